@@ -51,13 +51,18 @@ class Refusal:
         node: name of the BatchNormalization, or of its output when the node has no name.
         op: its operator: `BatchNormalization`, or the chain that spells one out (`Sub+Mul+Add`).
         scope: the graph it stands in (`""` for the main graph).
-        reason: what stands in the way.
+        reasons: what stands in the way, the gravest first; never empty.
     """
 
     node: str
     op: str
     scope: str
-    reason: Reason
+    reasons: tuple[Reason, ...]
+
+    @property
+    def reason(self) -> Reason:
+        """The gravest reason."""
+        return self.reasons[0]
 
     @property
     def code(self) -> Code:

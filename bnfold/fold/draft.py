@@ -1,0 +1,170 @@
+"""The graph as the folds decided so far leave it: the one mutable thing of the plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx import NodeProto, helper
+
+from bnfold.fold.operator import AppendNode, Change, Dissolve, SetOperator, SetWeight
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import Weight
+from bnfold.model.constants import Constants, NotConstant
+from bnfold.model.view import Node, Shape, Use, Value, View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SHOWN = 4  # readers named in a reason; enough to find the place
+_SAME_SHAPE = frozenset({"BatchNormalization", "Identity", "Relu"})
+
+
+class Draft:
+    """Answers what operators ask about a node, and applies the changes of folds that succeeded.
+
+    Attributes:
+        view: the topology; its edges are kept up to date with the changes.
+        removed: nodes that are gone.
+        appended: nodes that are new, in the order they were made; each stands right behind its `index`.
+        changed: nodes whose operator, attributes or edges differ from the model's.
+        weights: constants that folds put in place of the model's.
+        revalued: tensors that keep their name but not their values.
+        replaced: tensors of the model that no longer exist.
+    """
+
+    def __init__(self, view: View, *, frozen: bool) -> None:
+        """Start from the model as it is."""
+        self.view = view
+        self.removed: dict[Node, None] = {}
+        self.appended: list[Node] = []
+        self.changed: dict[Node, None] = {}
+        self.weights: dict[tuple[Node, int], Weight] = {}
+        self.revalued: dict[Value, None] = {}
+        self.replaced: dict[Value, None] = {}
+        self._constants = Constants(view, frozen=frozen)
+        self._like: dict[Value, Value] = {}
+
+    def weight(self, node: Node, position: int) -> Weight | NotConstant | None:
+        """The constant at an input; None when the input is left out."""
+        if (node, position) in self.weights:
+            return self.weights[node, position]
+        value = node.inputs[position] if position < len(node.inputs) else None
+        if value is None:
+            return None
+        found = self._constants.get(value)
+        return found if isinstance(found, NotConstant) else Weight.of(found)
+
+    def shape(self, value: Value) -> Shape | None:
+        """Dimensions as far as they are known; None when not even the rank is."""
+        while True:
+            value = self._like.get(value, value)
+            known = self.view.shape(value)
+            node = value.producer
+            if known is not None or node is None:
+                return known
+            if node.op not in _SAME_SHAPE or node.inputs[0] is None:
+                return self._shape_by_weights(node)
+            value = node.inputs[0]
+
+    def uses(self, value: Value) -> list[Use]:
+        """Who reads the tensor now."""
+        return [
+            u for u in value.uses if u.node not in self.removed and (u.node, u.position) not in self.weights
+        ]
+
+    def free_edge(self, value: Value) -> Reason | None:
+        """Why the tensor cannot change its values for the sake of its one consumer; None when it can."""
+        if value.is_output:
+            return Reason(
+                Code.GRAPH_OUTPUT,
+                value.name,
+                f"{value.name!r}, which the fold would change, is a graph output",
+                "remove it from the graph outputs if nobody reads it",
+            )
+        uses = self.uses(value)
+        if len(uses) > 1:
+            readers = sorted({u.node.label for u in uses})
+            return Reason(
+                Code.SEVERAL_CONSUMERS,
+                value.name,
+                f"{value.name!r}, which the fold would change, is read {len(uses)} times: "
+                + ", ".join(readers[:_SHOWN] + ["..."] * (len(readers) > _SHOWN)),
+            )
+        return None
+
+    def apply(self, change: Change) -> None:
+        """Carry out one change."""
+        match change:
+            case SetWeight(node, position, weight):
+                self.weights[node, position] = weight
+                self.changed[node] = None
+                for value in node.outputs:
+                    if value is not None:
+                        self.revalued[value] = None
+            case SetOperator(node, op, attributes):
+                node.proto = _rewritten(node.proto, op, attributes)
+                self.changed[node] = None
+            case Dissolve(node, position):
+                self._dissolve(node, position)
+            case AppendNode(node, op, weight, attributes):
+                self._append(node, op, weight, attributes)
+
+    def unique(self, base: str) -> str:
+        """A name nobody in the model has yet; it is taken from now on."""
+        names = self.view.names
+        name, count = base, 1
+        while name in names:
+            count += 1
+            name = f"{base}_{count}"
+        names.add(name)
+        return name
+
+    def _dissolve(self, node: Node, position: int) -> None:
+        source, result = node.inputs[position], node.outputs[0]
+        if source is None or source.producer is None or result is None:
+            raise AssertionError("a node is taken out only between a producer and its output")
+        producer = source.producer
+        producer.outputs = [result if v is source else v for v in producer.outputs]
+        result.producer = producer
+        self.removed[node] = None
+        self.replaced[source] = None
+        self.changed[producer] = None
+
+    def _append(self, node: Node, op: str, weight: Weight, attributes: Mapping[str, int | float]) -> None:
+        result = node.outputs[0]
+        if result is None:
+            raise AssertionError("a node without an output has nothing behind it")
+        between = Value(self.unique(f"{result.name}_linear"), node.graph, producer=node)
+        proto = _rewritten(NodeProto(name=self.unique(f"{node.label}_bias")), op, attributes)
+        added = Node(node.graph, node.index, proto, [between, None], [result])
+        between.uses.append(Use(added, 0))
+        self._like[between] = self._like.get(result, result)
+        node.outputs = [between, *node.outputs[1:]]
+        result.producer = added
+        self.changed[node] = None
+        self.appended.append(added)
+        self.weights[added, 1] = weight
+
+    def _shape_by_weights(self, node: Node) -> Shape | None:
+        """The rank of a layer's output follows from its weights even where its input is unknown."""
+        if node.op == "Gemm":
+            return (None, None)
+        if node.op in {"Conv", "ConvTranspose"}:
+            weight = self.weight(node, 1)
+            if isinstance(weight, Weight):
+                groups = 1 if node.op == "Conv" else node.int_attribute("group", 1)
+                channels = weight.dims[0] if node.op == "Conv" else weight.dims[1] * groups
+                return (None, channels) + (None,) * (len(weight.dims) - 2)
+        return None
+
+
+def _rewritten(proto: NodeProto, op: str, attributes: Mapping[str, int | float]) -> NodeProto:
+    """A copy of the node as another operator; attributes of the same name are replaced, others kept."""
+    copy = NodeProto()
+    copy.CopyFrom(proto)
+    copy.op_type = op
+    kept = [a for a in copy.attribute if a.name not in attributes]
+    del copy.attribute[:]
+    copy.attribute.extend(kept)
+    copy.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    return copy

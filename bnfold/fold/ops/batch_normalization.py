@@ -1,0 +1,43 @@
+"""A BatchNormalization that stays can take a later map in.
+
+`scale' = scale s` and `bias' = (bias - center) s + b`; mean, variance and epsilon stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnfold.fold.lift import of_node
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.weight import Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+
+def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Scale gamma and move beta; mean, variance and epsilon stay."""
+    lifted = of_node(node, draft)
+    if isinstance(lifted, Refused):
+        return lifted
+    if affine.axis != lifted.axis:
+        return wrong_axis(node, affine, lifted.axis)
+    channels = lifted.size
+    same_channels(node, affine, channels)
+    scale = operand(node, 1, "scale", draft)
+    bias = operand(node, 2, "bias", draft)
+    if isinstance(scale, Refused):
+        return scale
+    if isinstance(bias, Refused):
+        return bias
+    changes = checked((
+        SetWeight(node, 1, scale.scaled(affine.expanded(channels).scale)),
+        SetWeight(node, 2, Weight.dense(bias.name, affine(bias.float64()), bias.dtype)),
+    ))  # fmt: skip
+    return changes if isinstance(changes, Refused) else Absorbed(changes)
+
+
+OPERATOR = Operator(backward)

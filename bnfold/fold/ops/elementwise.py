@@ -1,0 +1,121 @@
+"""Add, Sub, Mul and Div by a constant that is the same for a whole channel: an affine map of their own.
+
+They dissolve in the map behind them. Which axis a constant speaks about follows from broadcasting
+(right-aligned; up to opset 6 by attributes) and from the rank of the other operand, which must be known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.fold.affine import Affine, Vector
+from bnfold.fold.operator import Carried, Dissolve, Operator, Outcome, Refused
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import FLOATS, Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node, Shape
+
+OPS = frozenset({"Add", "Sub", "Mul", "Div"})
+
+_NUMPY_BROADCAST = 7  # the opset since which shapes align on the right without attributes
+
+
+def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Compose both maps and take the node out."""
+    lifted = step(node, draft)
+    if isinstance(lifted, Refused):
+        return lifted
+    position, own = lifted
+    if own.size != 1 and affine.size != 1 and own.axis != affine.axis:
+        return _refused(
+            node, f"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}"
+        )
+    if affine.size == 1:
+        affine = affine.on_axis(own.axis)
+    return Carried(position, affine.after(own), (Dissolve(node, position),))
+
+
+def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
+    """The runtime operand's position and the map that the node applies to it."""
+    constants = [draft.weight(node, i) for i in (0, 1)] if len(node.inputs) > 1 else []
+    known = [i for i, c in enumerate(constants) if isinstance(c, Weight)]
+    if len(known) != 1:
+        return _refused(
+            node, f"{node.op} {node.label!r} joins two tensors that are computed when the model runs"
+        )
+    position = 1 - known[0]
+    constant = constants[known[0]]
+    source = node.inputs[position]
+    if not isinstance(constant, Weight) or source is None or constant.dtype not in FLOATS:
+        return _refused(node, f"the constant of {node.op} {node.label!r} is no floating-point tensor")
+    if node.op == "Div" and position == 1:
+        return _refused(node, f"Div {node.label!r} divides a constant by the tensor, which is not affine")
+    shape = draft.shape(source)
+    if shape is None:
+        return _refused(node, f"the rank of {source.name!r} is unknown")
+    axis = _axis(node, constant, position, shape)
+    if isinstance(axis, Refused):
+        return axis
+    values = constant.float64().reshape(-1)
+    own = _map(node.op, position, values, axis)
+    if not own.is_finite:
+        return Refused((
+            Reason(
+                Code.NON_FINITE, constant.name, f"the constant of {node.op} {node.label!r} is not finite"
+            ),
+        ))  # fmt: skip
+    return position, own
+
+
+def _map(op: str, position: int, values: Vector, axis: int) -> Affine:
+    zero, one = np.zeros(1), np.ones(1)
+    if op == "Add":
+        return Affine(axis, zero, one, values)
+    if op == "Sub" and position == 0:
+        return Affine(axis, values, one, zero)
+    if op == "Sub":
+        return Affine(axis, values, -one, zero)
+    if op == "Mul":
+        return Affine(axis, zero, values, zero)
+    with np.errstate(divide="ignore"):
+        return Affine(axis, zero, 1.0 / values, zero)
+
+
+def _axis(node: Node, constant: Weight, position: int, shape: Shape) -> int | Refused:
+    """The axis of the runtime operand along which the constant varies; 1 when it does not vary."""
+    dims = constant.dims
+    offset = len(shape) - len(dims)
+    if node.opset < _NUMPY_BROADCAST:
+        if not node.int_attribute("broadcast", 0) and len(dims) != len(shape):
+            return _refused(
+                node, f"{node.op} {node.label!r} does not broadcast, but its operands differ in rank"
+            )
+        if node.int_attribute("broadcast", 0) and position == 1:
+            return _refused(node, f"{node.op} {node.label!r} broadcasts the tensor to its constant")
+        offset = node.int_attribute("axis", offset)
+        offset += len(shape) if offset < 0 else 0
+    if offset < 0:
+        return _refused(node, f"the constant of {node.op} {node.label!r} has more dimensions than the tensor")
+    varying = [i for i, d in enumerate(dims) if d != 1]
+    if not varying:
+        return 1
+    if len(varying) > 1:
+        return _refused(node, f"the constant of {node.op} {node.label!r} varies along {len(varying)} axes")
+    axis = offset + varying[0]
+    if axis >= len(shape) or shape[axis] != dims[varying[0]]:
+        return _refused(
+            node,
+            f"axis {axis} of the tensor is not known to have the {dims[varying[0]]} entries of the constant",
+        )
+    return axis
+
+
+def _refused(node: Node, why: str) -> Refused:
+    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, why),))
+
+
+OPERATOR = Operator(backward)

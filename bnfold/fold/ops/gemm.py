@@ -1,0 +1,69 @@
+"""Gemm: `Y = alpha * A' B' + beta * C` with `Y` of shape `[M, N]`; the channels are the columns of `B'`.
+
+`scale * (Y - center) + bias = alpha * A' (B' * scale) + (scale * (beta * C - center) + bias)`, so that
+alpha stays and beta becomes 1. C may be absent, a scalar, `[N]`, `[1, N]`, `[M, 1]` or `[M, N]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.errors import ModelError
+from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetOperator, SetWeight
+from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.weight import Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+_UNIDIRECTIONAL_BROADCAST = 7  # the opset since which C broadcasts without an attribute
+
+
+def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Scale the columns of B'."""
+    weight = operand(node, 1, "B", draft)
+    if isinstance(weight, Refused):
+        return weight
+    if len(weight.dims) != 2:  # noqa: PLR2004  # a matrix
+        raise ModelError(f"Gemm {node.label!r}: its B {weight.name!r} has shape {list(weight.dims)}")
+    if affine.axis != 1:
+        return wrong_axis(node, affine, 1)
+    column_axis = 0 if node.int_attribute("transB", 0) else 1
+    columns = weight.dims[column_axis]
+    same_channels(node, affine, columns)
+    affine = affine.expanded(columns)
+    factor = affine.scale.reshape((-1, 1) if column_axis == 0 else (1, -1))
+    addend = _addend(node, affine, weight, draft)
+    if isinstance(addend, Refused):
+        return addend
+    changes = checked((SetWeight(node, 1, weight.scaled(factor)), *addend))
+    return changes if isinstance(changes, Refused) else Absorbed(changes)
+
+
+def _addend(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Change, ...] | Refused:
+    beta = node.float_attribute("beta", 1.0)
+    if draft.weight(node, 2) is None:
+        if not affine.shift.any():
+            return ()
+        new, name, dtype = affine(np.zeros(affine.size)), f"{weight.name}_bias", weight.dtype
+    else:
+        old = operand(node, 2, "C", draft)
+        if isinstance(old, Refused):
+            return old
+        if len(old.dims) > 2 or (old.dims and old.dims[-1] not in (1, affine.size)):  # noqa: PLR2004  # a matrix
+            raise ModelError(f"Gemm {node.label!r}: its C {old.name!r} has shape {list(old.dims)}")
+        new, name, dtype = affine(beta * old.float64()), old.name, old.dtype
+    attributes: dict[str, int | float] = {}
+    if beta != 1.0:
+        attributes["beta"] = 1.0
+    if node.opset < _UNIDIRECTIONAL_BROADCAST:
+        attributes["broadcast"] = 1
+    operator = (SetOperator(node, "Gemm", attributes),) if attributes else ()
+    return (*operator, SetWeight(node, 2, Weight.dense(name, new, dtype)))
+
+
+OPERATOR = Operator(backward, linear=True)

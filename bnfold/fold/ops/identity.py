@@ -1,0 +1,59 @@
+"""Identity and inference Dropout: the map passes as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnfold.fold.operator import Carried, Operator, Outcome, Refused
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+_IS_TEST_UNTIL = 7  # opsets 1 and 6 say "inference" by an attribute
+_TRAINING_INPUT_SINCE = 12  # later ones by an optional third input; between the two Dropout is inference only
+
+
+def identity(_node: Node, affine: Affine, _draft: Draft) -> Outcome:
+    """Nothing happens to the values."""
+    return Carried(0, affine)
+
+
+def dropout(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Nothing happens to the values either, once it is shown to be inference and its mask unread."""
+    if (
+        len(node.outputs) > 1
+        and node.outputs[1] is not None
+        and (node.outputs[1].is_output or node.outputs[1].uses)
+    ):
+        return Refused((
+            Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, f"the mask of Dropout {node.label!r} is read"),
+        ))  # fmt: skip
+    if not _is_inference(node, draft):
+        return Refused((
+            Reason(
+                Code.TRAINING_MODE,
+                node.label,
+                f"Dropout {node.label!r} is, or may be, in training mode",
+                "export the model in evaluation mode",
+            ),
+        ))  # fmt: skip
+    return Carried(0, affine)
+
+
+def _is_inference(node: Node, draft: Draft) -> bool:
+    if node.opset < _IS_TEST_UNTIL:
+        return node.int_attribute("is_test", 0) != 0
+    if node.opset < _TRAINING_INPUT_SINCE:
+        return True
+    training = draft.weight(node, 2)
+    if training is None:
+        return True
+    return isinstance(training, Weight) and training.source is not None and not training.source.array().any()
+
+
+IDENTITY = Operator(identity)
+DROPOUT = Operator(dropout)

@@ -1,0 +1,87 @@
+"""MatMul by a constant matrix, on either side: columns of the right factor, rows of the left one.
+
+MatMul has no bias. Where the product is a plain matrix the node becomes a Gemm; elsewhere one Add
+takes the place of the BatchNormalization.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.fold.operator import (
+    Absorbed,
+    AppendNode,
+    Change,
+    Operator,
+    Outcome,
+    Refused,
+    SetOperator,
+    SetWeight,
+)
+from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import Weight
+from bnfold.model.constants import NotConstant
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+_MATRIX = 2
+_NUMPY_BROADCAST = 7  # the opset since which Add broadcasts without attributes
+
+
+def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Scale the columns of a constant right factor, or the rows of a constant left one."""
+    side = (
+        0
+        if isinstance(draft.weight(node, 1), NotConstant) and isinstance(draft.weight(node, 0), Weight)
+        else 1
+    )
+    weight = operand(node, side, "left factor" if side == 0 else "right factor", draft)
+    if isinstance(weight, Refused):
+        return weight
+    other = node.inputs[1 - side]
+    shape = draft.shape(other) if other is not None else None
+    if shape is None or len(weight.dims) < _MATRIX or len(shape) < _MATRIX:
+        return Refused((
+            Reason(
+                Code.CHANNEL_AXIS,
+                node.label,
+                f"the rank of the product of MatMul {node.label!r} is not known to be 2 or more, "
+                "so its feature axis cannot be told from the normalized one",
+                "export with known ranks, or run shape inference first",
+            ),
+        ))  # fmt: skip
+    rank = max(len(shape), len(weight.dims))
+    feature = rank - 1 if side == 1 else rank - 2
+    if affine.axis != feature:
+        return wrong_axis(node, affine, feature)
+    features = weight.dims[-1] if side == 1 else weight.dims[-2]
+    same_channels(node, affine, features)
+    affine = affine.expanded(features)
+    along = (-1,) if side == 1 else (-1, 1)
+    factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
+    changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)
+    shift = affine(np.zeros(features))
+    if shift.any():
+        bias = Weight.dense(f"{weight.name}_bias", shift.reshape(along), weight.dtype)
+        reason = bias.check()
+        if reason is not None:
+            return Refused((reason,))
+        changes += _gain_bias(node, bias, as_gemm=rank == _MATRIX and side == 1)
+    verified = checked(changes)
+    return verified if isinstance(verified, Refused) else Absorbed(verified)
+
+
+def _gain_bias(node: Node, bias: Weight, *, as_gemm: bool) -> tuple[Change, ...]:
+    attributes = {"broadcast": 1} if node.opset < _NUMPY_BROADCAST else {}
+    if as_gemm:
+        return (SetOperator(node, "Gemm", attributes), SetWeight(node, 2, bias))
+    return (AppendNode(node, "Add", bias, attributes),)
+
+
+OPERATOR = Operator(backward, linear=True)

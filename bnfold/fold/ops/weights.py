@@ -1,0 +1,112 @@
+"""What all operators with constant weights need: reading an operand, or saying why it is none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.errors import ModelError
+from bnfold.fold.operator import Change, Refused, SetWeight
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import FLOATS, Weight
+from bnfold.model.constants import NotConstant
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+_CODES = {
+    "runtime": (
+        Code.NOT_CONSTANT,
+        "make it a constant (freeze it, or export with constant folding) and run again",
+    ),
+    "overridable": (Code.OVERRIDABLE, "run with --freeze if no caller replaces it"),
+    "quantized": (Code.QUANTIZER, "fold the float model before quantizing it"),
+}
+
+
+def not_constant(node: Node, role: str, found: NotConstant) -> Reason:
+    """The reason for an operand of `node` that is no constant."""
+    code, hint = _CODES[found.kind]
+    return Reason(
+        code, found.blocking, f"the {role} of {node.op} {node.label!r} is no constant: {found.why}", hint
+    )
+
+
+def operand(node: Node, position: int, role: str, draft: Draft) -> Weight | Refused:
+    """The floating-point constant at an input.
+
+    Raises:
+        ModelError: a required input is missing.
+    """
+    found = draft.weight(node, position)
+    if found is None:
+        raise ModelError(f"{node.op} {node.label!r}: input {position} ({role}) is missing")
+    if isinstance(found, NotConstant):
+        return Refused((not_constant(node, role, found),))
+    if found.dtype not in FLOATS:
+        return Refused((
+            Reason(
+                Code.MIXED_DTYPES, found.name, f"the {role} of {node.label!r} holds {found.dtype.name}"
+            ),
+        ))  # fmt: skip
+    return found
+
+
+def same_channels(node: Node, affine: Affine, channels: int) -> None:
+    """Both sides of the edge must agree on the number of channels.
+
+    Raises:
+        ModelError: they do not, so that no runtime can run the model.
+    """
+    if affine.size not in (1, channels):
+        raise ModelError(
+            f"{node.op} {node.label!r} has {channels} output channels, "
+            f"but the normalization behind it has {affine.size}: the model is invalid"
+        )
+
+
+def wrong_axis(node: Node, affine: Affine, axis: int) -> Refused:
+    """The normalized axis is not the one the weights of `node` stand for."""
+    return Refused((
+        Reason(
+            Code.CHANNEL_AXIS,
+            node.label,
+            f"the normalized axis {affine.axis} of its output is not axis {axis}, "
+            f"the one {node.op} {node.label!r} has weights for",
+        ),
+    ))  # fmt: skip
+
+
+def checked(changes: tuple[Change, ...]) -> tuple[Change, ...] | Refused:
+    """The changes, if every new weight can be stored in its type."""
+    weights = [c.weight for c in changes if isinstance(c, SetWeight)]
+    reasons = tuple(r for w in weights if (r := w.check()) is not None)
+    return Refused(reasons) if reasons else changes
+
+
+def bias_change(
+    node: Node, affine: Affine, channels: int, weight: Weight, draft: Draft
+) -> tuple[Change, ...] | Refused:
+    """Input 2 of a convolution becomes `affine(bias)`; a bias that would be all zero is not created."""
+    found = draft.weight(node, 2)
+    if found is None:
+        old: NDArray[np.float64] = np.zeros(channels)
+        name, dtype = f"{weight.name}_bias", weight.dtype
+    else:
+        bias = operand(node, 2, "bias", draft)
+        if isinstance(bias, Refused):
+            return bias
+        if bias.dims != (channels,):
+            raise ModelError(
+                f"{node.op} {node.label!r}: bias {bias.name!r} has shape {list(bias.dims)}, not [{channels}]"
+            )
+        old, name, dtype = bias.float64(), bias.name, bias.dtype
+    new = affine(old)
+    if found is None and not new.any():
+        return ()
+    return (SetWeight(node, 2, Weight.dense(name, np.broadcast_to(new, (channels,)), dtype)),)

@@ -1,0 +1,203 @@
+"""A folded tensor as a recipe: evaluated in float64, block by block, and rounded once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from bnfold.fold.reasons import Code, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bnfold.model.constants import Constant
+
+FLOATS = tuple(np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
+
+_BLOCK = 1 << 18  # elements; three float64 temporaries of a block stay inside a 2-8 MB cache
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant operand: `source`, or `source * factor`, or plain values.
+
+    Attributes:
+        name: the tensor it stems from, as the model names it.
+        dtype: what it is stored as; one of `FLOATS` when it is the result of a fold.
+        dims: its shape.
+        source: the model's own constant, None when `values` holds everything.
+        view: a shape of the same size as `dims` in which `factor` broadcasts.
+        factor: float64, of the rank of `view`; None leaves the source as it is.
+        values: float64 of shape `dims`; only when there is no source.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[int, ...]
+    source: Constant | None
+    view: tuple[int, ...]
+    factor: NDArray[np.float64] | None = None
+    values: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, constant: Constant) -> Weight:
+        """The model's own constant, unchanged."""
+        return cls(constant.name, constant.dtype, constant.dims, constant, constant.dims)
+
+    @classmethod
+    def dense(cls, name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Weight:
+        """A small tensor given by its float64 values."""
+        return cls(name, dtype, values.shape, None, values.shape, values=values)
+
+    def float64(self) -> NDArray[np.float64]:
+        """The unrounded values, shape `dims`; meant for biases and statistics, not for large weights."""
+        if self.values is not None:
+            return self.values
+        values = self._source().array().astype(np.float64)
+        if self.factor is not None:
+            values = (values.reshape(self.view) * self.factor).reshape(self.dims)
+        return values
+
+    def scaled(self, factor: NDArray[np.float64], view: tuple[int, ...] | None = None) -> Weight:
+        """This weight times `factor`, which broadcasts against `view` (by default against `dims`)."""
+        view = view or self.dims
+        if self.values is not None or (self.factor is not None and self.view != view):
+            values = (self.float64().reshape(view) * factor).reshape(self.dims)
+            return Weight.dense(self.name, values, self.dtype)
+        combined = factor if self.factor is None else self.factor * factor
+        return replace(self, view=view, factor=combined)
+
+    @property
+    def key(self) -> bytes:
+        """Equal for two weights that hold the same values, so that they can share one initializer."""
+        digest = hashlib.sha256(repr((self.dtype.name, self.dims, self.view)).encode())
+        digest.update(repr(id(self.source.tensor)).encode() if self.source is not None else b"-")
+        for part in (self.factor, self.values):
+            digest.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        return digest.digest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored tensor."""
+        return int(np.prod(self.dims, dtype=np.int64)) * self.dtype.itemsize
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The rounded values in storage order, a bounded piece at a time."""
+        for exact in self.exact_blocks():
+            yield round_to(exact, self.dtype).reshape(-1)
+
+    def exact_blocks(self) -> Iterator[NDArray[np.float64]]:
+        """The unrounded values in storage order, flat or not, a bounded piece at a time."""
+        if self.values is not None or self.factor is None:
+            yield self.float64()
+            return
+        for part, factor in self._pieces():
+            yield np.multiply(part, factor, dtype=np.float64)
+        self._source().release()
+
+    def check(self) -> Reason | None:
+        """Why the rounded tensor would not stand for the exact one: not finite, overflow, underflow.
+
+        A product below the smallest normal number loses digits. That matters only where the
+        largest of its group (one scale factor's reach) lies there too: beside a normal number the
+        loss is at most half of that number's own unit in the last place.
+        """
+        if self.dtype not in FLOATS:
+            return Reason(
+                Code.MIXED_DTYPES, self.name, f"the tensor holds {self.dtype.name}, not a floating-point type"
+            )
+        limits = ml_dtypes.finfo(self.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes types it by halves
+        tiny, largest = float(limits.smallest_normal), float(limits.max)
+        # Half a unit in the last place above the largest value is where rounding becomes infinity.
+        overflow = largest + 2.0 ** (limits.maxexp - limits.nmant - 2)
+        peak = self._peaks()
+        if not np.isfinite(peak).all():
+            return Reason(
+                Code.NON_FINITE,
+                self.name,
+                "the tensor holds NaN or infinity",
+                "repair the weights and export again",
+            )
+        if (peak >= overflow).any():
+            return Reason(
+                Code.DTYPE_RANGE,
+                self.name,
+                f"a folded value reaches {peak.max():.3g}, beyond the {largest:.3g} of {self.dtype.name}",
+                "export this layer in float32",
+            )
+        if self.factor is not None and ((peak > 0) & (peak < tiny)).any():
+            return Reason(
+                Code.DTYPE_RANGE,
+                self.name,
+                f"a folded channel shrinks to {peak[peak > 0].min():.3g}, below the smallest normal "
+                f"{tiny:.3g} of {self.dtype.name}",
+                "export this layer in float32",
+            )
+        return None
+
+    def _source(self) -> Constant:
+        if self.source is None:
+            raise AssertionError("a weight holds a source or values")
+        return self.source
+
+    def _pieces(self) -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
+        """Slices of the source along the first axis of `view`, each with its slice of the factor."""
+        if self.factor is None:
+            raise AssertionError("only a scaled weight comes in pieces")
+        source = self._source()
+        array = source.array().reshape(self.view)
+        rows = self.view[0] if self.view else 1
+        if not self.view or array.size == 0:
+            yield array, self.factor
+            return
+        step = max(1, _BLOCK // max(1, array.size // rows))
+        for start in range(0, rows, step):
+            part = array[start : start + step]
+            yield part, self.factor[start : start + step] if self.factor.shape[0] == rows else self.factor
+
+    def _peaks(self) -> NDArray[np.float64]:
+        """The largest magnitude each scale factor produces (each element, when there is none)."""
+        if self.factor is None or self.values is not None:
+            return np.abs(self.float64())
+        if self._source().array().size == 0:
+            return np.zeros(1)
+        peaks = np.zeros(self.factor.shape)
+        row = 0
+        for part, factor in self._pieces():
+            shared = tuple(i for i, n in enumerate(factor.shape) if n == 1)
+            # The extremes of bfloat16 come slowly; float32 holds all its values.
+            wide = part.astype(np.float32) if part.dtype == ml_dtypes.bfloat16 else part
+            high = np.maximum(
+                wide.max(axis=shared, keepdims=True), np.negative(wide.min(axis=shared, keepdims=True))
+            )
+            here = np.abs(high.astype(np.float64) * factor)
+            if self.factor.shape and self.factor.shape[0] > 1:
+                peaks[row : row + len(here)] = here
+                row += len(here)
+            else:
+                peaks = np.maximum(peaks, here)
+        self._source().release()
+        return peaks
+
+
+def round_to(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round float64 to `dtype` once, to nearest, ties to even.
+
+    bfloat16 goes through a float32 rounded to odd: through one rounded to nearest, a value
+    beside a tie would be rounded twice (Boldo and Melquiond 2008).
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        if dtype != ml_dtypes.bfloat16:
+            return values.astype(dtype)
+        single = values.astype(np.float32)
+        inexact = single.astype(np.float64) != values
+        even = (single.view(np.uint32) & 1) == 0
+        toward = np.where(values > single.astype(np.float64), np.inf, -np.inf).astype(np.float32)
+        odd = np.where(inexact & even & np.isfinite(single), np.nextafter(single, toward), single)
+        return odd.astype(dtype)

@@ -1,0 +1,290 @@
+"""Who produces and who consumes each tensor, in every graph, nested body and local function of a model.
+
+onnx-graphsurgeon does the linking. It is given a skeleton without weights, attributes or types, and
+nothing is ever exported from it: its writer loses what it does not model (metadata, quantization
+annotations, overridable initializers), its reader fails on types it does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from bnfold.model.edits import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bnfold.model.store import ModelFile
+
+G_LOGGER.severity = G_LOGGER.CRITICAL
+
+Dim = int | str | None
+Shape = tuple[Dim, ...]
+
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """A tensor of one graph.
+
+    Attributes:
+        name: as the model writes it.
+        graph: the graph that defines it.
+        producer: the node it is an output of; None for inputs, initializers and formal parameters.
+        uses: every place that reads it, those in nested bodies included.
+        is_input: whether it is a graph input or a function's formal parameter.
+        is_output: whether a graph returns it (its own or, without a node between, a nested one).
+        initializer: its stored value, if it has one.
+    """
+
+    name: str
+    graph: Graph
+    producer: Node | None = None
+    uses: list[Use] = field(default_factory=list)
+    is_input: bool = False
+    is_output: bool = False
+    initializer: TensorProto | onnx.SparseTensorProto | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Input `position` of `node`."""
+
+    node: Node
+    position: int
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """An operator call; `inputs` and `outputs` hold None where the model leaves an optional one out."""
+
+    graph: Graph
+    index: int
+    proto: NodeProto
+    inputs: list[Value | None]
+    outputs: list[Value | None]
+
+    @property
+    def op(self) -> str:
+        """The operator of the default domain, or `domain::operator`; local functions are named so too."""
+        domain, name = self.proto.domain, self.proto.op_type
+        if domain in _DEFAULT_DOMAINS and (domain, name) not in self.graph.view.local_functions:
+            return name
+        return f"{domain}::{name}"
+
+    @property
+    def label(self) -> str:
+        """The node's name, or that of its first output when it has none."""
+        return self.proto.name or next((v.name for v in self.outputs if v is not None), f"#{self.index}")
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set that holds here."""
+        return self.graph.opset
+
+    def attribute(self, name: str) -> AttributeProto | None:
+        """The attribute as the model writes it; None when it is absent."""
+        return next((a for a in self.proto.attribute if a.name == name), None)
+
+    def int_attribute(self, name: str, default: int) -> int:
+        """An integer attribute."""
+        found = self.attribute(name)
+        return default if found is None else found.i
+
+    def float_attribute(self, name: str, default: float) -> float:
+        """A float attribute."""
+        found = self.attribute(name)
+        return default if found is None else found.f
+
+    def ints_attribute(self, name: str) -> tuple[int, ...] | None:
+        """A list of integers; None when the attribute is absent."""
+        found = self.attribute(name)
+        return None if found is None else tuple(found.ints)
+
+    @property
+    def refers_to_caller(self) -> bool:
+        """Whether an attribute is given by the caller of the local function around it."""
+        return any(a.ref_attr_name for a in self.proto.attribute)
+
+    @property
+    def has_bodies(self) -> bool:
+        """Whether it carries nested graphs (If, Loop, Scan ...)."""
+        return any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in self.proto.attribute)
+
+
+@dataclass(eq=False)
+class Graph:
+    """A main graph, a nested body or the body of a local function."""
+
+    view: View
+    scope: Scope
+    proto: GraphProto | FunctionProto
+    opset: int
+    parent: Graph | None = None
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def is_function(self) -> bool:
+        """Whether this is a local function, which can hold no initializers."""
+        return isinstance(self.proto, FunctionProto)
+
+    @property
+    def label(self) -> str:
+        """How reports name this graph; the empty string is the main graph."""
+        return str(self.scope) if self.scope != Scope() else ""
+
+
+class View:
+    """The topology of a whole model: `graphs` holds the main graph first, then nested ones and functions."""
+
+    def __init__(self, model: ModelFile) -> None:
+        """Link all graphs of `model`; reads no weights."""
+        self.model = model
+        self.local_functions = frozenset((f.domain, f.name) for f in model.proto.functions)
+        self.graphs: list[Graph] = []
+        opset = _default_opset(model.proto.opset_import)
+        self._link(Graph(self, Scope(), model.proto.graph, opset), _skeleton(model.proto.graph))
+        for index, function in enumerate(model.proto.functions):
+            graph = Graph(self, Scope(function=index), function, _default_opset(function.opset_import))
+            self._link(graph, _skeleton(function))
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes of all graphs, in the order of the file."""
+        for graph in self.graphs:
+            yield from graph.nodes
+
+    def shape(self, value: Value) -> Shape | None:
+        """What shape inference (or, where that is silent, the model itself) says; None is an unknown rank."""
+        return self._types.get((value.graph.scope, value.name), (0, None))[1]
+
+    def elem_type(self, value: Value) -> int:
+        """The TensorProto data type, 0 when unknown."""
+        if isinstance(value.initializer, TensorProto):
+            return value.initializer.data_type
+        return self._types.get((value.graph.scope, value.name), (0, None))[0]
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Every tensor and node name of the model, so that a new name can be told from a taken one."""
+        found = {name for graph in self.graphs for name in graph.values}
+        found.update(node.proto.name for node in self.nodes())
+        return found
+
+    @cached_property
+    def _types(self) -> dict[tuple[Scope, str], tuple[int, Shape | None]]:
+        from bnfold.model.shapes import infer  # noqa: PLC0415  # most models are folded without shapes
+
+        return infer(self.model)
+
+    def _link(self, graph: Graph, skeleton: GraphProto) -> None:
+        """Import `skeleton` once, then walk it and the graph's own protos side by side."""
+        surgeon = gs.import_onnx(
+            onnx.ModelProto(graph=skeleton, opset_import=[onnx.OperatorSetIdProto(version=1)])
+        )
+        self._walk(graph, surgeon, _Linked({}))
+
+    def _walk(self, graph: Graph, surgeon: Any, linked: _Linked) -> None:  # noqa: ANN401  # untyped library
+        self.graphs.append(graph)
+        for value in filter(None, (linked.value(t, graph) for t in surgeon.inputs)):
+            value.is_input = True
+        _note_initializers(graph)
+        _find_outer_outputs(graph, surgeon, linked)
+        protos: Sequence[NodeProto] = graph.proto.node
+        for index, (proto, twin) in enumerate(zip(protos, surgeon.nodes, strict=True)):
+            node = Node(graph, index, proto, [], [])
+            node.inputs = [linked.value(t, graph) for t in twin.inputs]
+            for position, source in enumerate(node.inputs):
+                if source is not None:
+                    source.uses.append(Use(node, position))
+            for attribute, position, body in _bodies(proto):
+                scope = graph.scope.body(index, attribute, position)
+                inner = Graph(self, scope, body, graph.opset, parent=graph)
+                self._walk(inner, twin.attrs[f"{attribute}/{position}"], linked)
+            node.outputs = [linked.value(t, graph) for t in twin.outputs]
+            for value in filter(None, node.outputs):
+                value.producer = node
+            graph.nodes.append(node)
+        for value in filter(None, (linked.value(t, graph) for t in surgeon.outputs)):
+            value.is_output = True
+
+
+@dataclass(frozen=True)
+class _Linked:
+    """Our value for each of onnx-graphsurgeon's tensor objects: one object is one value, in any scope."""
+
+    known: dict[int, Value]
+
+    def value(self, tensor: Any, graph: Graph) -> Value | None:  # noqa: ANN401  # untyped library
+        if not tensor.name:
+            return None
+        if id(tensor) not in self.known:
+            self.known[id(tensor)] = graph.values[tensor.name] = Value(tensor.name, graph)
+        return self.known[id(tensor)]
+
+
+def _find_outer_outputs(graph: Graph, surgeon: Any, linked: _Linked) -> None:  # noqa: ANN401  # untyped library
+    """A nested body may return a tensor of an outer graph; onnx-graphsurgeon takes it for one of its own."""
+    own = {*graph.values, *(name for node in graph.proto.node for name in node.output)}
+    for tensor in surgeon.outputs:
+        outer = graph.parent
+        while tensor.name not in own and outer is not None:
+            if tensor.name in outer.values:
+                linked.known[id(tensor)] = outer.values[tensor.name]
+                break
+            outer = outer.parent
+
+
+def _bodies(node: NodeProto) -> Iterator[tuple[str, int, GraphProto]]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.name, 0, attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            for index, body in enumerate(attribute.graphs):
+                yield attribute.name, index, body
+
+
+def _skeleton(graph: GraphProto | FunctionProto) -> GraphProto:
+    """Names and edges alone. Initializers become inputs, so that a nested body finds those of its parents."""
+    bare = GraphProto()
+    if isinstance(graph, FunctionProto):
+        inputs, outputs = list(graph.input), list(graph.output)
+    else:
+        inputs = [v.name for v in graph.input]
+        inputs += [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+        outputs = [v.name for v in graph.output]
+    for name in dict.fromkeys(inputs):
+        bare.input.add(name=name)
+    for name in outputs:
+        bare.output.add(name=name)
+    for node in graph.node:
+        copy = bare.node.add(op_type=node.op_type, input=node.input, output=node.output)
+        for name, index, body in _bodies(node):
+            copy.attribute.add(name=f"{name}/{index}", type=AttributeProto.GRAPH, g=_skeleton(body))
+    return bare
+
+
+def _note_initializers(graph: Graph) -> None:
+    """Attach stored values; an initializer counts as an input only where the model lists it as one."""
+    if isinstance(graph.proto, FunctionProto):
+        return
+    listed = {v.name for v in graph.proto.input}
+    for tensor in graph.proto.initializer:
+        graph.values[tensor.name].initializer = tensor
+        graph.values[tensor.name].is_input = tensor.name in listed
+    for sparse in graph.proto.sparse_initializer:
+        graph.values[sparse.values.name].initializer = sparse
+        graph.values[sparse.values.name].is_input = sparse.values.name in listed
+
+
+def _default_opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
+    """The default domain's version; a model older than IR 3 imports none and means version 1."""
+    return next((i.version for i in imports if i.domain in _DEFAULT_DOMAINS), 1)
