@@ -158,7 +158,9 @@ def moments(x: Array, layout: Layout) -> Moments:
         left[tile[1]] += values.sum(axis=(0, 2))
         np.square(values, out=values)
         squares[tile[1]] += values.sum(axis=(0, 2))
-    return Moments(mean, np.maximum(squares - left * left / layout.count, 0.0))
+    # An infinity has left NaN behind, where its mean stands.
+    correction = np.where(np.isfinite(left), left / layout.count, 0.0)
+    return Moments(mean + correction, np.maximum(squares - left * correction, 0.0))
 
 
 def _normalized(
