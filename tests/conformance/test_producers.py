@@ -338,7 +338,7 @@ def test_conv_then_constant_of_old_opsets(opset: int, op: str, broadcast: str) -
         attrs["consumed_inputs"] = [0, 0]
     values = net.draw(*shape, low=0.5, high=2.0)
     y = net.node(op, y, net.init(values), broadcast=1, **attrs)
-    net.output(net.bn(y, 4, name="bn"))
+    net.output(net.bn(y, 4, name="bn"), shape=[1, 4, 4, 4])
     known = {"axis1", "scalar"} if broadcast != "axis-3" else set()
     expect(net.model(), folded={"bn"} if broadcast in known else None)
 

@@ -59,7 +59,8 @@ class Net:
     def __init__(self, opset: int = 17, *, elem: int = FLOAT, ir: int | None = None, seed: int = 0, prefix: str = "") -> None:
         self.opset = opset
         self.elem = elem
-        self.ir = helper.find_min_ir_version_for([helper.make_opsetid("", opset)]) if ir is None else ir
+        oldest = 3 if opset < 9 else helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+        self.ir = oldest if ir is None else ir
         self.rng = np.random.default_rng(seed)
         self.prefix = prefix
         self.nodes: list[NodeProto] = []
