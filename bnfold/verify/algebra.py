@@ -1,0 +1,78 @@
+"""Half-ulp check of stored weights: the fold's algebra, before any model runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The expectation is itself computed in float64: four or five operations (sqrt, divide, multiply, subtract, add),
+# each rounded by half an ulp, so two computations of it may differ by about that many ulp.
+FLOAT64_ULP = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlgebraFinding:
+    """A stored weight that is not its exact value rounded once.
+
+    Attributes:
+        index: where the worst value is.
+        expected: its float64 value.
+        stored: what was stored.
+        ulps: the distance, in units in the last place of the stored dtype.
+        count: how many values are off.
+    """
+
+    index: tuple[int, ...]
+    expected: float
+    stored: float
+    ulps: float
+    count: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} stored values are not their float64 value rounded once; worst at {list(self.index)}: "
+            f"expected {self.expected!r}, stored {self.stored!r}, {self.ulps:.3g} ulp apart"
+        )
+
+
+def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
+    """Compare stored weights with the float64 values they were rounded from.
+
+    Args:
+        expected: float64, the fold's result before rounding.
+        stored: float16, bfloat16, float32 or float64, the same shape.
+
+    Returns:
+        None when every |stored - expected| is at most half an ulp of the stored dtype at that value (for float64:
+        `FLOAT64_ULP`), else the worst one. An ulp is the distance between the two neighbours of the stored dtype
+        that enclose the expected value; below the normal range it is the smallest subnormal.
+    """
+    if expected.shape != stored.shape:
+        return AlgebraFinding((), float("nan"), float("nan"), float("inf"), max(stored.size, 1))
+    info = ml_dtypes.finfo(stored.dtype)
+    wide = stored.astype(np.float64)
+    with np.errstate(all="ignore"):
+        exponent = np.floor(np.log2(np.maximum(np.abs(expected), float(info.smallest_normal))))
+        # log2 may round up to the next integer just below a power of two.
+        exponent = np.where(np.exp2(exponent) > np.abs(expected), exponent - 1, exponent)
+        exponent = np.maximum(exponent, np.log2(float(info.smallest_normal)))
+        ulp = np.exp2(exponent) * float(info.eps)
+        distance = np.abs(wide - expected) / ulp
+    allowed = FLOAT64_ULP if stored.dtype == np.float64 else 0.5
+    bad = ~(distance <= allowed)
+    if not bad.any():
+        return None
+    worst = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
+    place = tuple(int(at) for at in np.unravel_index(worst, stored.shape))
+    return AlgebraFinding(
+        place,
+        float(expected.flat[worst]),
+        float(wide.flat[worst]),
+        float(distance.flat[worst]),
+        int(bad.sum()),
+    )

@@ -1,0 +1,231 @@
+"""Whether a folded model's error is one that the original model's own rounding allows.
+
+Pure functions: arrays in, evidence out. Three quantities are compared, all measured against the same reference
+(the original in float64):
+
+- the *original's error*: what rounding alone does to the model that the user trusts;
+- the *folded model's error*: rounding, plus whatever the fold did;
+- the *allowance*: how far the float64 result moves when each weight of the original moves by half a unit in
+  the last place. A correct fold stores each weight rounded once, so this much it may do; a float16 network whose
+  sums cancel needs it, because there rounding of the weights outweighs rounding of the activations.
+
+A fold passes when
+
+    rms(folded error) <= 2 * rms(original error) + 4 * rms(allowance) + 2 * eps * rms(reference)
+    max(folded error) <= 4 * max(original error) + 8 * max(allowance) + 4 * eps * max|reference|
+
+with eps the spacing of the output's dtype relative to 1. The last term is the rounding of the result itself:
+where the original happens to be exact (zeros, powers of two, a single element) its error is no yardstick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from bnfold.verify.errors import Error, difference
+from bnfold.verify.verdict import Outcome, OutputEvidence
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+RMS_FACTOR, MAX_FACTOR = 2.0, 4.0
+RMS_ALLOWANCE, MAX_ALLOWANCE = 4.0, 8.0
+RMS_ULP, MAX_ULP = 2.0, 4.0
+# An original whose rounding error exceeds a twentieth of its signal cannot serve as a yardstick: the tests
+# above would accept differences that a person sees.
+ILL_CONDITIONED = 0.05
+
+RULE = (
+    f"rms <= {RMS_FACTOR:g} x original + {RMS_ALLOWANCE:g} x allowance + {RMS_ULP:g} eps x signal; "
+    f"max <= {MAX_FACTOR:g} x original + {MAX_ALLOWANCE:g} x allowance + {MAX_ULP:g} eps x largest"
+)
+REAL_RULE = (
+    f"rms <= {RMS_ALLOWANCE:g} x allowance + 1 eps x signal; "
+    f"max <= {MAX_ALLOWANCE:g} x allowance + {MAX_ULP:g} eps x largest"
+)
+EXACT = "exactly the original's values"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a comparison was made: output, feed and level."""
+
+    output: str
+    feed: str
+    level: str
+
+
+def epsilon_of(dtype: np.dtype[Any]) -> float:
+    """Spacing of a floating-point dtype relative to 1."""
+    return float(ml_dtypes.finfo(dtype).eps)
+
+
+def is_float(array: Array) -> bool:
+    """Whether an array is floating point, ml_dtypes' types included."""
+    return array.dtype.kind in "fc" or array.dtype.name.startswith(("bfloat", "float"))
+
+
+def judge(
+    place: Place, reference: Array, original: Array, folded: Array, *, allowance: Error | None = None
+) -> OutputEvidence:
+    """Judge one output.
+
+    Args:
+        place: what is compared; goes into the evidence as it is.
+        reference: float64 truth.
+        original: the original's result.
+        folded: the folded model's result.
+        allowance: effect of half-ulp changes of the weights, where it was measured.
+
+    Returns:
+        The evidence; its outcome says whether the folded result is acceptable.
+    """
+    if original.shape != folded.shape or original.dtype != folded.dtype:
+        note = f"{original.dtype}{list(original.shape)} became {folded.dtype}{list(folded.shape)}"
+        return _evidence(place, outcome="fail", rule="same shape and dtype", note=note)
+    if not is_float(original):
+        return judge_exact(place, original, folded)
+    if reference.shape != original.shape:
+        note = f"truth has shape {list(reference.shape)}, onnxruntime's result {list(original.shape)}"
+        return _evidence(place, outcome="ill-conditioned", rule="same shape", note=note)
+    eps = epsilon_of(original.dtype)
+    wide = [np.asarray(array, dtype=np.float64) for array in (reference, original, folded)]
+    kinds = [_kinds(array) for array in wide]
+    finite = (kinds[0] == 0) & (kinds[1] == 0) & (kinds[2] == 0)
+    truth, first, second = (array[finite] for array in wide)
+    own, error = Error.of(first - truth), Error.of(second - truth)
+    signal = Error.of(truth)
+    extra = allowance or Error()
+    limit = Error(
+        RMS_FACTOR * own.rms + RMS_ALLOWANCE * extra.rms + RMS_ULP * eps * signal.rms,
+        MAX_FACTOR * own.max + MAX_ALLOWANCE * extra.max + MAX_ULP * eps * signal.max,
+    )
+    created, note = _non_finite(kinds, wide[0], float(ml_dtypes.finfo(original.dtype).max), limit.max)
+    if created:
+        outcome: Outcome = "fail"
+    elif error.rms <= limit.rms and error.max <= limit.max:
+        outcome = "ill-conditioned" if own.rms > ILL_CONDITIONED * signal.rms else "pass"
+    else:
+        outcome = "ill-conditioned" if own.rms > ILL_CONDITIONED * signal.rms else "fail"
+    return _evidence(
+        place, outcome=outcome, rule=RULE, note=note, signal=signal, own=own, error=error, limit=limit
+    )
+
+
+def judge_real(place: Place, reference: Array, folded: Array, allowance: Error, eps: float) -> OutputEvidence:
+    """Judge the folded model in float64, where nothing but its stored weights distinguishes it.
+
+    Args:
+        place: what is compared.
+        reference: the original in float64.
+        folded: the folded model in float64.
+        allowance: effect of half-ulp changes of the original's weights.
+        eps: spacing of the model's dtype relative to 1.
+    """
+    if not is_float(reference):
+        return judge_exact(place, reference, folded)
+    signal = Error.of(reference[np.isfinite(reference)])
+    return judge_moved(place, difference(reference, folded), signal, allowance, eps)
+
+
+def judge_moved(place: Place, error: Error, signal: Error, allowance: Error, eps: float) -> OutputEvidence:
+    """Judge a difference that was measured already; arguments as in `judge_real`."""
+    limit = Error(
+        RMS_ALLOWANCE * allowance.rms + eps * signal.rms,
+        MAX_ALLOWANCE * allowance.max + MAX_ULP * eps * signal.max,
+    )
+    good = error.rms <= limit.rms and error.max <= limit.max
+    ill = allowance.rms > ILL_CONDITIONED * signal.rms
+    outcome: Outcome = "ill-conditioned" if ill else ("pass" if good else "fail")
+    note = "" if np.isfinite(error.max) else "shapes or non-finite values differ"
+    if note:
+        outcome = "fail"
+    return _evidence(
+        place,
+        outcome=outcome,
+        rule=REAL_RULE,
+        note=note,
+        signal=signal,
+        own=allowance,
+        error=error,
+        limit=limit,
+    )
+
+
+def judge_exact(place: Place, original: Array, folded: Array) -> OutputEvidence:
+    """Judge integers, bools and strings: they must be the same."""
+    if original.shape != folded.shape or original.dtype != folded.dtype:
+        note = f"{original.dtype}{list(original.shape)} became {folded.dtype}{list(folded.shape)}"
+        return _evidence(place, outcome="fail", rule="same shape and dtype", note=note)
+    wrong = int(np.count_nonzero(original != folded))
+    note = f"{wrong} of {original.size} values differ" if wrong else ""
+    return _evidence(place, outcome="fail" if wrong else "pass", rule=EXACT, note=note)
+
+
+def _kinds(array: Array) -> Array:
+    """0 finite, 1 nan, 2 +inf, 3 -inf."""
+    kinds = np.where(np.isnan(array), 1, 0)
+    kinds = np.where(np.isposinf(array), 2, kinds)
+    return np.asarray(np.where(np.isneginf(array), 3, kinds))
+
+
+def _non_finite(kinds: list[Array], truth: Array, largest: float, limit: float) -> tuple[bool, str]:
+    """Whether the fold created or hid a non-finite value without truth's consent, and what to say about it."""
+    reference, original, folded = kinds
+    differs = original != folded
+    if not differs.any():
+        count = int(np.count_nonzero(original))
+        return False, f"{count} non-finite values, the same in both" if count else ""
+    # At the edge of the dtype's range, rounding decides between the largest number and infinity.
+    with np.errstate(invalid="ignore"):
+        edge = np.abs(truth) + limit >= largest
+    consent = (folded == reference) | (edge & (folded != 1))
+    if not (differs & ~consent).any():
+        count = int(np.count_nonzero(differs))
+        return False, f"the original overflows at {count} values where truth and the folded model do not"
+    guilty = differs & ~consent
+    created = int(np.count_nonzero(guilty & (folded != 0)))
+    hidden = int(np.count_nonzero(guilty & (folded == 0)))
+    said = [f"{created} non-finite values that the original has not"] if created else []
+    said += [f"{hidden} finite values where the original and truth have none"] if hidden else []
+    return True, "the folded model has " + " and ".join(said)
+
+
+def _evidence(
+    place: Place,
+    *,
+    outcome: Outcome,
+    rule: str,
+    note: str,
+    signal: Error | None = None,
+    own: Error | None = None,
+    error: Error | None = None,
+    limit: Error | None = None,
+) -> OutputEvidence:
+    ratio = None
+    if own is not None and error is not None and own.rms > 0:
+        ratio = _number(error.rms / own.rms)
+    return OutputEvidence(
+        output=place.output,
+        feed=place.feed,
+        level=place.level,
+        against="truth",
+        signal_rms=_number(signal.rms) if signal else None,
+        original_rms=_number(own.rms) if own else None,
+        original_max=_number(own.max) if own else None,
+        folded_rms=_number(error.rms) if error else None,
+        folded_max=_number(error.max) if error else None,
+        ratio=ratio,
+        limit_rms=_number(limit.rms) if limit else None,
+        limit_max=_number(limit.max) if limit else None,
+        rule=rule,
+        outcome=outcome,
+        note=note,
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

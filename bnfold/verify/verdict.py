@@ -1,0 +1,84 @@
+"""What verification says, and the evidence behind it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["equivalent", "different", "inconclusive", "not verified"]
+Outcome = Literal["pass", "fail", "near-tie", "ill-conditioned"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvidence:
+    """One output, under one feed, at one level.
+
+    Errors are absolute, in the unit of the output; None where a number is not defined.
+
+    Attributes:
+        output: name of the output.
+        feed: name of the feed.
+        level: "float64" (both models evaluated in float64), "disable_all" or "enable_all" (onnxruntime).
+        against: what the errors are measured against.
+        signal_rms: root mean square of the reference.
+        original_rms: root mean square error that the original model has by rounding alone.
+        original_max: its largest error.
+        folded_rms: root mean square error of the folded model.
+        folded_max: its largest error.
+        ratio: folded_rms / original_rms.
+        limit_rms: what folded_rms may be at most.
+        limit_max: what folded_max may be at most.
+        rule: the bound in words.
+        outcome: "ill-conditioned" where the original's own error is too large to say anything.
+        note: what else was seen; empty for nothing.
+    """
+
+    output: str
+    feed: str
+    level: str
+    against: str
+    signal_rms: float | None
+    original_rms: float | None
+    original_max: float | None
+    folded_rms: float | None
+    folded_max: float | None
+    ratio: float | None
+    limit_rms: float | None
+    limit_max: float | None
+    rule: str
+    outcome: Outcome
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether two models compute the same function.
+
+    Attributes:
+        status: the verdict.
+        summary: one line that a person can believe.
+        outputs: the evidence, one entry per output, feed and level.
+        findings: what else is worth knowing, one line each.
+        feeds: names of the feeds.
+        provider: the provider that really ran; empty where none did.
+        seed: seed of the feeds.
+        seconds: wall-clock time of the verification.
+    """
+
+    status: Status
+    summary: str
+    outputs: tuple[OutputEvidence, ...]
+    findings: tuple[str, ...]
+    feeds: tuple[str, ...]
+    provider: str
+    seed: int
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line returns: 0 equivalent, 1 different, 5 nothing can be said."""
+        return {"equivalent": 0, "different": 1}.get(self.status, 5)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as plain data; every number is finite, so that it is strict JSON."""
+        return asdict(self)

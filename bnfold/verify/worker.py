@@ -1,0 +1,122 @@
+"""The process that runs onnxruntime. It may die; its parent lives on and reads what it wrote until then.
+
+Started as a script with a job folder as its argument. `job.json` says what to do (see `sessions`), and every
+event is appended to `events.jsonl` as one line, so that a crash loses nothing that was finished before it.
+This file imports nothing of bnfold: it starts fast and cannot share state with the parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+LEVELS = {
+    "disable_all": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "enable_all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def main(folder: Path) -> None:
+    """Do the job that lies in `folder`."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    job = json.loads((folder / "job.json").read_text())
+    with (folder / "events.jsonl").open("a", buffering=1) as events:
+
+        def report(**event: object) -> None:
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+        for level, runs in job["runs"].items():
+            _level(job, level, runs, folder, report)
+
+
+def _die_with_parent() -> None:
+    """The parent holds the other end of stdin; when it goes, however it went, so does this process."""
+    sys.stdin.buffer.read()
+    os._exit(3)
+
+
+def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: Path, report: Any) -> None:
+    report(event="loading", level=level)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = LEVELS[level]
+    options.log_severity_level = 4
+    options.intra_op_num_threads = job["threads"]
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    # Spinning threads burn the processor time that the float64 evaluation beside them needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(job["model"], options, providers=[job["provider"]])
+    except Exception as error:
+        report(event="unloadable", level=level, reason=_line(error))
+        return
+    provider = session.get_providers()[0]
+    report(event="loaded", level=level, provider=provider)
+    if provider != job["provider"]:
+        return
+    done: set[str] = set()
+    for run in runs:
+        if run["group"] in done:
+            continue
+        report(event="running", level=level, feed=run["feed"])
+        try:
+            outputs = session.run_with_ort_values(None, {i["name"]: _value(i, folder) for i in run["inputs"]})
+            names = [output.name for output in session.get_outputs()]
+            saved = [
+                _save(name, value, folder / f"{level}-{run['index']}-{place}.bin")
+                for place, (name, value) in enumerate(zip(names, outputs, strict=True))
+            ]
+        except Exception as error:
+            report(event="failed", level=level, feed=run["feed"], reason=_line(error))
+            continue
+        if run["group"]:
+            done.add(run["group"])
+        report(event="done", level=level, feed=run["feed"], outputs=saved)
+
+
+def _value(entry: dict[str, Any], folder: Path) -> Any:
+    # Types NumPy does not know (bfloat16, float8) travel as unsigned integers of their width.
+    array = np.fromfile(folder / entry["file"], dtype=entry["carrier"]).reshape(entry["shape"])
+    if entry["native"]:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, entry["element_type"])
+
+
+def _save(name: str, value: Any, path: Path) -> dict[str, Any]:
+    if not value.is_tensor():
+        return {"name": name, "kind": value.data_type()}
+    if value.data_type() == "tensor(string)":
+        texts = value.numpy()
+        return {
+            "name": name,
+            "kind": "strings",
+            "shape": list(texts.shape),
+            "texts": texts.reshape(-1).tolist(),
+        }
+    size = value.tensor_size_in_bytes()
+    path.write_bytes(ctypes.string_at(value.data_ptr(), size) if size else b"")
+    return {
+        "name": name,
+        "kind": "tensor",
+        "element_type": value.element_type(),
+        "shape": list(value.shape()),
+        "file": path.name,
+    }
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+if __name__ == "__main__":
+    ort.set_default_logger_severity(4)
+    main(Path(sys.argv[1]))
