@@ -126,7 +126,7 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
             elif node.op in elementwise.OPS and node not in draft.removed:
                 _settle_chain(node, options, draft, folds, kept)
     normalizations = sum(node.op == "BatchNormalization" for node in view.nodes())
-    settled = sum(each.op == "BatchNormalization" for each in (*folds, *kept))
+    settled = [*(fold.op for fold in folds), *(refusal.op for refusal in kept)].count("BatchNormalization")
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
     return Plan(tuple(folds), tuple(kept), _overridable(view) if options.freeze else (), draft)

@@ -239,7 +239,7 @@ class Constants:
                 node.name or value.name,
                 f"{node.op_type} of constants failed to evaluate ({text[0] if text else 'no reason given'})",
             )
-        array: object = list(outputs)[0]
+        array: object = next(iter(outputs))
         if not isinstance(array, np.ndarray):
             return NotConstant(node.name or value.name, f"{node.op_type} does not compute a tensor")
         return computed(value.name, array)

@@ -22,7 +22,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     groups = node.int_attribute("group", 1)
     if len(weight.dims) < 3 or groups < 1 or weight.dims[0] % groups:  # noqa: PLR2004  # one spatial axis at least
         raise ModelError(
-            f"ConvTranspose {node.label!r}: weight {weight.name!r} is {list(weight.dims)}, with {groups} groups"
+            f"ConvTranspose {node.label!r}: weight {weight.name!r} is {list(weight.dims)}, groups {groups}"
         )
     if affine.axis != 1:
         return wrong_axis(node, affine, 1)

@@ -1,0 +1,331 @@
+"""The public verbs, each a few lines of: open, plan, edit, write, verify, report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from bnfold.errors import EnvironmentFault, UsageError, VerdictError
+from bnfold.fold.emit import emit
+from bnfold.fold.plan import Fold, Options, Plan, plan
+from bnfold.model.edits import ModelEdits
+from bnfold.model.store import ModelFile, open_model
+from bnfold.model.store import tensors as tensors_of
+from bnfold.model.validate import validate
+from bnfold.model.write import staged, to_bytes
+from bnfold.report.schema import Report, Seconds, Size
+from bnfold.verify.verdict import Status, Verdict
+from bnfold.version import __version__
+
+if TYPE_CHECKING:
+    from bnfold.fold.reasons import Refusal
+    from bnfold.fold.weight import Weight
+
+Source = str | Path | bytes | onnx.ModelProto
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `optimize` or `inspect` found and made.
+
+    Attributes:
+        report: everything as data.
+        content: the resulting model, serialized; None when it was written to `report.output` (or, for
+            `inspect`, never made).
+    """
+
+    report: Report
+    content: bytes | None
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The normalizations that went."""
+        return self.report.folds
+
+    @property
+    def kept(self) -> tuple[Refusal, ...]:
+        """The normalizations that stay, each with its reasons."""
+        return self.report.kept
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the result computes the same as the original."""
+        return self.report.verdict
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The resulting model.
+
+        Raises:
+            UsageError: there is none, because nothing was to be written.
+        """
+        if self.content is not None:
+            model: onnx.ModelProto = onnx.ModelProto.FromString(self.content)
+            return model
+        if self.report.output is None:
+            raise UsageError("there is no resulting model: it was only inspected")
+        return onnx.load(self.report.output)
+
+    def save(self, path: str | Path) -> None:
+        """Write the resulting model to `path`, atomically.
+
+        Raises:
+            UsageError: there is no resulting model.
+            EnvironmentFault: it cannot be written.
+        """
+        source = self.content if self.content is not None else self.report.output
+        if source is None:
+            raise UsageError("there is no resulting model: it was only inspected")
+        with staged(open_model(source), ModelEdits(), Path(path)) as stage:
+            stage.commit()
+
+    def raise_for_status(self) -> None:
+        """Fail unless the result was shown to be equivalent.
+
+        Raises:
+            VerdictError: the results differ (`exit_code` 1), or nothing can be said (5).
+        """
+        verdict = self.verdict
+        if verdict is None or verdict.status != "equivalent":
+            summary = "nothing was verified" if verdict is None else verdict.summary
+            raise VerdictError(
+                summary, exit_code=1 if verdict is not None and verdict.status == "different" else 5
+            )
+
+
+def inspect(
+    model: Source, *, freeze: bool = False, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Result:
+    """Say of every normalization where it would go or why it stays; writes nothing.
+
+    Args:
+        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        freeze: take initializers that the caller could override for constants.
+        include: name patterns (shell style); when there are any, only matching normalizations fold.
+        exclude: name patterns; matching normalizations stay.
+
+    Raises:
+        ModelError: the model cannot be read or is not valid.
+    """
+    opened, seconds = _open(model)
+    started = time.perf_counter()
+    decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+    seconds = replace(seconds, plan=time.perf_counter() - started)
+    return Result(_report(model, opened, decided, seconds), None)
+
+
+def optimize(
+    model: Source,
+    *,
+    output: str | Path | None = None,
+    in_place: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
+    freeze: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Fold every normalization that can be folded exactly, and prove that nothing else changed.
+
+    Args:
+        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        output: where to write the result; without it the result stays in memory.
+        in_place: replace the model file itself.
+        verify: compare original and result numerically before anything is written.
+        dry_run: do everything but write.
+        freeze: turn initializers that the caller could override into constants first.
+        include: name patterns (shell style); when there are any, only matching normalizations fold.
+        exclude: name patterns; matching normalizations stay.
+        seed: of the feeds of the verification.
+        progress: told the name of each stage as it begins.
+
+    Returns:
+        The result. When the verdict is "different" nothing has been written.
+
+    Raises:
+        ModelError: the model cannot be read or is not valid.
+        UsageError: the arguments contradict each other.
+        EnvironmentFault: the result cannot be written, or verification cannot run.
+    """
+    tell = progress or (lambda _stage: None)
+    target = _target(model, output, in_place=in_place)
+    tell("reading")
+    opened, seconds = _open(model)
+    tell("planning")
+    started = time.perf_counter()
+    decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+    edits, written = emit(decided)
+    seconds = replace(seconds, plan=time.perf_counter() - started)
+    check = _Check(verify, model, edits, written, seed, tell)
+    report = _report(model, opened, decided, seconds)
+    tell("writing")
+    if target is None or dry_run:
+        return _in_memory(report, opened, edits, check)
+    return _on_disk(report, opened, edits, target, check)
+
+
+def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: int = 0) -> Verdict:
+    """Whether two models compute the same function, whatever tool made the second one.
+
+    Args:
+        original: path or serialized bytes of the model that is right by definition.
+        folded: path or serialized bytes of the other one.
+        seed: of the feeds.
+
+    Raises:
+        ModelError: one of them cannot be read or is not valid.
+        EnvironmentFault: onnxruntime cannot run here.
+    """
+    from bnfold.verify import verify as judge  # noqa: PLC0415  # a fold without verification does without it
+
+    for model in (original, folded):
+        validate(open_model(model))
+    return judge(_path_or_bytes(original), _path_or_bytes(folded), seed=seed)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Verification, and what it needs to know beside the result; `wanted` is what the caller asked for."""
+
+    wanted: bool
+    source: Source
+    edits: ModelEdits
+    written: Mapping[str, Weight]
+    seed: int
+    tell: Progress
+
+    def complete(self, report: Report, result: Path | bytes) -> Report:
+        """The report with a verdict on `result`."""
+        started = time.perf_counter()
+        verdict = self._verdict(result)
+        return replace(
+            report, verdict=verdict, seconds=replace(report.seconds, verify=time.perf_counter() - started)
+        )
+
+    def _verdict(self, result: Path | bytes) -> Verdict:
+        if not self.wanted:
+            return self._without_running("not verified", "verification was switched off")
+        if not self.edits.graphs:
+            return self._without_running(
+                "equivalent", "nothing was changed: both are the same, byte for byte"
+            )
+
+        from bnfold.verify import verify as judge  # noqa: PLC0415  # a fold without verification does without
+
+        self.tell("verifying the weights")
+        self._check_algebra(open_model(result))
+        self.tell("verifying the results")
+        return judge(_path_or_bytes(self.source), result, seed=self.seed)
+
+    def _without_running(self, status: Status, summary: str) -> Verdict:
+        return Verdict(status, summary, (), (), (), "", self.seed, 0.0)
+
+    def _check_algebra(self, result: ModelFile) -> None:
+        from bnfold.verify.algebra import check_algebra  # noqa: PLC0415  # as above
+
+        tensors = {tensor.name: tensor for tensor, _ in tensors_of(result.proto)}
+        for name, weight in self.written.items():
+            start, flat = 0, result.array(tensors[name]).reshape(-1)
+            for exact in weight.exact_blocks():
+                finding = check_algebra(exact.reshape(-1), flat[start : start + exact.size])
+                start += exact.size
+                if finding is not None:
+                    raise EnvironmentFault(
+                        f"bnfold wrote a wrong weight, which is a bug: {name!r}: {finding}"
+                    )
+
+
+def _open(model: Source) -> tuple[ModelFile, Seconds]:
+    started = time.perf_counter()
+    opened = open_model(model)
+    validate(opened)
+    return opened, Seconds(read=time.perf_counter() - started)
+
+
+def _target(model: Source, output: str | Path | None, *, in_place: bool) -> Path | None:
+    if in_place:
+        if output is not None:
+            raise UsageError("give an output or ask for in-place, not both")
+        if not isinstance(model, (str, Path)):
+            raise UsageError("only a model file can be replaced in place")
+        return Path(model)
+    if output is None:
+        return None
+    target = Path(output)
+    if isinstance(model, (str, Path)) and target.exists() and Path(model).exists() and target.samefile(model):
+        raise UsageError(f"{target} is the model itself; to replace it ask for in-place (--in-place)")
+    return target
+
+
+def _in_memory(report: Report, opened: ModelFile, edits: ModelEdits, check: _Check) -> Result:
+    if opened.external:
+        # The result of a model with external data needs a folder to be complete; verify it in a passing one.
+        with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+            report = _on_disk(report, opened, edits, Path(folder) / "model.onnx", check).report
+        return Result(replace(report, output=None), to_bytes(opened, edits))
+    started = time.perf_counter()
+    content = to_bytes(opened, edits)
+    report = replace(report, seconds=replace(report.seconds, write=time.perf_counter() - started))
+    report = replace(report, after=_size(open_model(content)))
+    return Result(check.complete(report, content), content)
+
+
+def _on_disk(report: Report, opened: ModelFile, edits: ModelEdits, target: Path, check: _Check) -> Result:
+    started = time.perf_counter()
+    with staged(opened, edits, target) as stage:
+        report = replace(report, seconds=replace(report.seconds, write=time.perf_counter() - started))
+        report = replace(report, after=_size(open_model(stage.path)))
+        report = check.complete(report, stage.path)
+        if report.verdict is None or report.verdict.status != "different":
+            stage.commit()
+            report = replace(report, output=str(target))
+    return Result(report, None)
+
+
+def _report(model: Source, opened: ModelFile, decided: Plan, seconds: Seconds) -> Report:
+    proto = opened.proto
+    notes = tuple(f"{name!r}, which callers could override, is a constant now" for name in decided.frozen)
+    return Report(
+        version=__version__,
+        source=str(model) if isinstance(model, (str, Path)) else None,
+        output=None,
+        source_sha256="",
+        opset=decided.draft.view.graphs[0].opset,
+        ir_version=proto.ir_version,
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        folds=decided.folds,
+        kept=decided.kept,
+        frozen=decided.frozen,
+        before=_size(opened),
+        after=None,
+        verdict=None,
+        notes=notes,
+        seconds=seconds,
+    )
+
+
+def _size(model: ModelFile) -> Size:
+    return Size(sum(_count(g) for g in (model.proto.graph, *model.proto.functions)), model.size_bytes)
+
+
+def _count(graph: onnx.GraphProto | onnx.FunctionProto) -> int:
+    bodies = (
+        b for n in graph.node for a in n.attribute for b in (*a.graphs, *((a.g,) if a.HasField("g") else ()))
+    )
+    return len(graph.node) + sum(_count(body) for body in bodies)
+
+
+def _path_or_bytes(model: Source) -> Path | bytes:
+    if isinstance(model, onnx.ModelProto):
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
+    return Path(model) if isinstance(model, str) else model

@@ -1,0 +1,1 @@
+"""What happened to a model: one schema, and its renderings."""
