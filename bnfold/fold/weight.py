@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FLOATS = tuple(np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 
-_BLOCK = 1 << 18  # elements; three float64 temporaries of a block stay inside a 2-8 MB cache
+_BLOCK = 1 << 16  # elements; the float64 temporaries of a block stay inside a cache of 1 MB
 
 
 @dataclass(frozen=True, eq=False)
