@@ -155,30 +155,25 @@ def to_raw(element: ElementType, array: np.ndarray) -> memoryview:
 
 def from_typed(element: ElementType, tensor: onnx.TensorProto) -> np.ndarray:
     """The array that the typed field of a tensor spells (its length already checked)."""
-    dims = tuple(tensor.dims)
     values = getattr(tensor, element.field)
+    flat: np.ndarray
     if element.field == "string_data":
-        return np.array([value.decode("utf-8", "surrogateescape") for value in values], object).reshape(dims)
-    if element.field == "int32_data":
-        # An entry carries the bits of the element, not its value: 16-bit floats, and bytes of packed ones.
-        words = np.array(values, np.int32)
-        if element.dtype.itemsize == words.itemsize:
-            return words.reshape(dims)
-        codes: np.ndarray = words.astype(np.uint16 if element.dtype.itemsize > 1 else np.uint8)
+        flat = np.array([value.decode("utf-8", "surrogateescape") for value in values], object)
+    elif element.dtype.kind == "b":
+        flat = np.array(values, np.int32) != 0
+    elif element.field == "int32_data":
+        # An entry carries the bits of the element, not its value: 16-bit floats, bytes of packed elements.
+        words = np.array(values, np.int32).astype(f"uint{element.dtype.itemsize * 8}")
         if element.packed:
-            return from_raw(element, dims, codes)
+            return from_raw(element, tuple(tensor.dims), words)
         if element.bits == _SIX_BITS:
-            codes = np.bitwise_and(codes, (1 << _SIX_BITS) - 1)
-        if element.dtype.kind == "b":
-            return (words != 0).reshape(dims)
-        return np.frombuffer(codes.data, element.dtype).reshape(dims)
-    if element.dtype.kind == "c":
-        return (
-            np.array(values, np.float32 if element.field == "float_data" else np.float64)
-            .view(element.dtype)
-            .reshape(dims)
-        )
-    return np.array(values, element.dtype).reshape(dims)
+            words = np.bitwise_and(words, (1 << _SIX_BITS) - 1)
+        flat = words.view(element.dtype)
+    elif element.dtype.kind == "c":
+        flat = np.array(values, f"float{element.bits // 2}").view(element.dtype)
+    else:
+        flat = np.array(values, element.dtype)
+    return flat.reshape(tuple(tensor.dims))
 
 
 def check_raw(element: ElementType, tensor: onnx.TensorProto, nbytes: int) -> None:

@@ -136,6 +136,23 @@ class ModelFile:
             )
         return Span(file, offset, needed)
 
+    def check(self, tensor: onnx.TensorProto) -> None:
+        """Check that the payload of a tensor is there and fits its shape and type, without reading it.
+
+        Raises:
+            ModelError: it is not, or does not.
+            EnvironmentFault: external data that may not be read.
+        """
+        if tensor.HasField("segment"):
+            raise ModelError(f"tensor {tensor.name!r} is one segment of a tensor, which nothing supports")
+        if self.span(tensor) is not None:
+            return
+        element = dtypes.element_type(tensor)
+        if _is_raw(tensor):
+            dtypes.check_raw(element, tensor, len(tensor.raw_data))
+        else:
+            dtypes.check_typed(element, tensor)
+
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
         """The values of a tensor of this model, read-only.
 
@@ -152,20 +169,14 @@ class ModelFile:
             ModelError: the payload does not fit the shape and type, or its external data is not sound.
             EnvironmentFault: external data that may not be read.
         """
+        self.check(tensor)
         span = self.span(tensor)
         element = dtypes.element_type(tensor)
-        if span is not None:
-            data = self.view(span)
-        elif tensor.HasField("raw_data") and element.bits:
-            data = np.frombuffer(tensor.raw_data, np.uint8)
+        if span is None and not _is_raw(tensor):
+            array = dtypes.from_typed(element, tensor)
         else:
-            dtypes.check_typed(element, tensor)
-            values = dtypes.from_typed(element, tensor)
-            values.setflags(write=False)
-            return values
-        if span is None:
-            dtypes.check_raw(element, tensor, data.size)
-        array = dtypes.from_raw(element, tuple(tensor.dims), data)
+            data = np.frombuffer(tensor.raw_data, np.uint8) if span is None else self.view(span)
+            array = dtypes.from_raw(element, tuple(tensor.dims), data)
         array.setflags(write=False)
         return array
 
@@ -185,7 +196,7 @@ class ModelFile:
         if array.ndim == 0 or array.nbytes <= nbytes:
             yield slice(None), array
             if span is not None and mapped:
-                self._drop(span)
+                self.drop(span)
             return
         row = max(1, array.nbytes // array.shape[0])
         step = max(1, nbytes // row)
@@ -193,13 +204,13 @@ class ModelFile:
             part = array[start : start + step]
             yield slice(start, start + part.shape[0]), part
             if span is not None and mapped:
-                self._drop(Span(span.file, span.offset + start * row, part.nbytes))
+                self.drop(Span(span.file, span.offset + start * row, part.nbytes))
 
     def release(self, tensor: onnx.TensorProto) -> None:
         """Give back the memory that reading a tensor's mapped values took; they stay valid."""
         span = self.span(tensor)
         if span is not None:
-            self._drop(span)
+            self.drop(span)
 
     def view(self, span: Span) -> np.ndarray:
         """The bytes of a span, read-only and mapped where the model is on disk."""
@@ -210,7 +221,8 @@ class ModelFile:
             raise ModelError(f"external data {str(span.file)!r} became shorter while it was in use")
         return np.frombuffer(source, np.uint8, span.nbytes, span.offset)
 
-    def _drop(self, span: Span) -> None:
+    def drop(self, span: Span) -> None:
+        """Give back the memory that reading the bytes of a span took."""
         source = self.buffer if span.file is None else self._maps.get(span.file)
         if isinstance(source, mmap.mmap):
             drop_pages(source, span.offset, span.offset + span.nbytes)
@@ -423,6 +435,10 @@ def drop_pages(mapped: mmap.mmap, start: int, stop: int) -> None:
     if hasattr(mmap, "MADV_DONTNEED") and stop > start:
         first = start - start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_DONTNEED, first, min(stop, len(mapped)) - first)
+
+
+def _is_raw(tensor: onnx.TensorProto) -> bool:
+    return tensor.HasField("raw_data") and tensor.data_type != dtypes.STRING
 
 
 def _number(tensor: onnx.TensorProto, entries: dict[str, str], key: str) -> int | None:
