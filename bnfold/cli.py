@@ -175,7 +175,7 @@ def verify(
 def doctor() -> None:
     """Show versions, the providers that really start, and whether the semantics hold here."""
     from bnfold.doctor import examine  # noqa: PLC0415  # slow
-    from bnfold.report.text import render_checkup  # noqa: PLC0415  # slow
+    from bnfold.report.checkup import render_checkup  # noqa: PLC0415  # slow
 
     checkup = examine()
     _console_print(render_checkup(checkup))
