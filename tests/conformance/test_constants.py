@@ -27,7 +27,7 @@ def test_a_constant_stands_there(place: str, which: str) -> None:
     x = net.input("x", 1, 3, 5, 5)
     y = net.node("Conv", x, put("weight", 4, 3, 2, 2), put("bias", 4), name="conv")
     stats = {"scale": put("scale", 4), "bias": put("shift", 4), "mean": put("mean", 4), "var": put("var", 4, low=0.5)}
-    net.output(net.bn(y, 4, name="bn", stats=stats))
+    net.output(net.bn(y, 4, name="bn", stats=stats), shape=[1, 4, 4, 4])
     # onnxruntime has no sparse Constant, and reads sparse initializers of rank 1 and 2 only
     result = expect(net.model(), folded={"bn"}, runtime="sparse" not in place)
     assert ops(result.model) == ["Conv"], "what only fed the fold is gone"
@@ -46,7 +46,7 @@ def test_other_producers_read_constants_there(producer: str, place: str) -> None
     b = net.const(net.draw(4), place)
     y = net.node(producer, x, w) if producer == "MatMul" else net.node(producer, x, w, b)
     y = net.node("Add", y, b) if producer == "MatMul" else y
-    net.output(net.bn(y, 4, name="bn"))
+    net.output(net.bn(y, 4, name="bn"), shape=[1, 4, 6, 6] if producer == "ConvTranspose" else [2, 4])
     expect(net.model(), folded={"bn"}, runtime=place != "sparse")
 
 

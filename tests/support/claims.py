@@ -122,7 +122,7 @@ def same_function(original: ModelProto, result: ModelProto, feeds: Feeds) -> Non
         np.testing.assert_array_equal(np.isfinite(other.data), finite, err_msg=name)
         np.testing.assert_array_equal(other.data[~finite], value.data[~finite], err_msg=name)
         bound = value.error + other.error + count * 2.0**-53 * (value.magnitude + other.magnitude)
-        off = np.abs(other.data - value.data)[finite] - bound[finite]
+        off = np.abs(other.data[finite] - value.data[finite]) - bound[finite]
         assert np.all(off <= 0), f"{name}: {off.max():.3g} beyond the bound {bound[finite].flat[off.argmax()]:.3g}"
 
 
@@ -166,7 +166,7 @@ def runtime_agrees(model: ModelProto, truth: ModelProto, feeds: Feeds) -> bool:
         assert value.error is not None
         bound = value.error + count * coarsest * value.magnitude
         finite = np.isfinite(value.data) & np.isfinite(got)
-        off = np.abs(got.astype(np.float64) - value.data)[finite] - bound[finite]
+        off = np.abs(got.astype(np.float64)[finite] - value.data[finite]) - bound[finite]
         assert np.all(off <= 0), f"{name} in onnxruntime: {off.max():.3g} beyond the bound"
     return True
 

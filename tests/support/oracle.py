@@ -173,7 +173,7 @@ def _conv(call: Call, arrays: Arrays) -> Array:
             for i in range(rank)
         )
         y += np.einsum("ngi...,goi->ngo...", x[(..., *window)], w[(..., *tap)])
-    y = y.reshape(y.shape[0], -1, *out_size)
+    y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], *out_size)
     return y if b is None else y + b.reshape(-1, *[1] * rank)
 
 
@@ -207,7 +207,7 @@ def _conv_transpose(call: Call, arrays: Arrays) -> Array:
             for i in range(rank)
         )
         y[(..., *window)] += np.einsum("ngi...,gio->ngo...", x, w[(..., *tap)])
-    y = y.reshape(y.shape[0], -1, *full)
+    y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], *full)
     y = y[(..., *(slice(begin, full[i] - end) for i, (begin, end) in enumerate(pads)))]
     return y if b is None else y + b.reshape(-1, *[1] * rank)
 
