@@ -30,7 +30,7 @@ from bnfold.runtime.arguments import check_epsilon, check_momentum
 from bnfold.runtime.backends import Backend, backend_for, load
 from bnfold.runtime.conventions import CONVENTIONS, Convention, ConventionName, convention_named
 from bnfold.runtime.recalibration import Recalibration, recalibrate
-from bnfold.runtime.results import ArrayT, BackendName, Gradients, Training
+from bnfold.runtime.results import AnyArray, ArrayT, BackendName, Gradients, Training
 
 __all__ = [
     "CONVENTIONS",
@@ -53,10 +53,10 @@ __all__ = [
 
 def infer(
     x: ArrayT,
-    scale: ArrayT,
-    bias: ArrayT,
-    mean: ArrayT,
-    var: ArrayT,
+    scale: AnyArray,
+    bias: AnyArray,
+    mean: AnyArray,
+    var: AnyArray,
     *,
     epsilon: float | None = None,
     axis: int = 1,
@@ -92,10 +92,10 @@ def infer(
 
 def train(
     x: ArrayT,
-    scale: ArrayT,
-    bias: ArrayT,
-    running_mean: ArrayT,
-    running_var: ArrayT,
+    scale: AnyArray,
+    bias: AnyArray,
+    running_mean: AnyArray,
+    running_var: AnyArray,
     *,
     epsilon: float | None = None,
     momentum: float | None = None,
@@ -144,10 +144,10 @@ def train(
 def backward(
     dy: ArrayT,
     x: ArrayT,
-    scale: ArrayT,
+    scale: AnyArray,
     *,
-    mean: ArrayT,
-    var: ArrayT,
+    mean: AnyArray,
+    var: AnyArray,
     epsilon: float | None = None,
     axis: int = 1,
     training: bool = True,

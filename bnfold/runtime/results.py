@@ -26,7 +26,8 @@ class DeviceArray(Protocol):
         """Device type and index."""
 
 
-# One call takes host arrays or device arrays, never both kinds of result.
+AnyArray: TypeAlias = npt.NDArray[Any] | DeviceArray
+# The results of a call are of x's kind: host arrays or device arrays.
 ArrayT = TypeVar("ArrayT", npt.NDArray[Any], DeviceArray)
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 from support.batchnorm import along, make_case
 
 from bnfold import runtime
 from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def test_inference_is_that_affine_map(layout: tuple[tuple[int, ...], int]) -> None:
@@ -33,9 +38,10 @@ def test_folding_a_convolution_is_composition() -> None:
     case = make_case((2, 4, 5, 5))
     a = runtime.affine_of(*case.parameters)
 
-    def convolved(kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    def convolved(kernel: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
         windows = np.lib.stride_tricks.sliding_window_view(image, (3, 3), axis=(2, 3))
-        return np.einsum("nchwij,ocij->nohw", windows, kernel) + bias[:, None, None]
+        summed: NDArray[Any] = np.einsum("nchwij,ocij->nohw", windows, kernel)
+        return summed + bias[:, None, None]
 
     folded = convolved(weight * a.scale[:, None, None, None], offset * a.scale + a.shift)
     expected = runtime.infer(convolved(weight, offset), *case.parameters, backend="numpy")
@@ -57,7 +63,7 @@ def test_arguments_that_do_not_fit() -> None:
         runtime.affine_of(one, two, one, one)
     with pytest.raises(UsageError, match=r"scale has shape \(\)"):
         runtime.affine_of(np.array(1.0), one, one, one)
-    with pytest.raises(UsageError, match="var is a builtins.float"):
+    with pytest.raises(UsageError, match=r"var is a builtins\.float"):
         runtime.affine_of(one, one, one, 1.0)  # type: ignore[arg-type]  # what a careless caller passes
     with pytest.raises(UsageError, match="epsilon=nan"):
         runtime.affine_of(one, one, one, one, epsilon=float("nan"))

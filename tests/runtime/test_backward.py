@@ -24,7 +24,9 @@ def loss_of(case: Case, dy: NDArray[Any], *, training: bool) -> Callable[..., fl
     def loss(x: NDArray[Any], scale: NDArray[Any], bias: NDArray[Any]) -> float:
         mean = batchnorm.mean_of(x, case.axis) if training else case.mean
         var = batchnorm.var_of(x, case.axis) if training else case.var
-        return float((batchnorm.normalized(x, scale, bias, mean, var, EPSILON, case.axis) * dy).sum())
+        return float(
+            (batchnorm.normalized(x, scale, bias, mean, var, epsilon=EPSILON, axis=case.axis) * dy).sum()
+        )
 
     return loss
 
@@ -44,7 +46,7 @@ def slopes(function: Callable[[NDArray[Any]], float], at: NDArray[Any]) -> NDArr
     return result
 
 
-def statistics(case: Case, *, training: bool) -> dict[str, NDArray[Any]]:
+def statistics(case: Case, *, training: bool) -> dict[str, Any]:
     if training:
         return {"mean": batchnorm.mean_of(case.x, case.axis), "var": batchnorm.var_of(case.x, case.axis)}
     return {"mean": case.mean, "var": case.var}
@@ -99,7 +101,7 @@ def test_results_have_the_dtypes_of_what_they_belong_to(dtype: np.dtype[Any]) ->
 
 
 def test_the_training_gradient_is_orthogonal_to_what_normalization_removes() -> None:
-    # y does not change when x is shifted, so dx sums to 0; with epsilon 0 nor when it is stretched about its mean.
+    # y does not change when x is shifted, nor, with epsilon 0, when it is stretched about its mean.
     case = make_case((8, 4, 6))
     dy = np.random.default_rng(1).standard_normal(case.x.shape)
     got = runtime.backward(
@@ -170,7 +172,7 @@ def test_at_a_large_offset_against_the_same_data_without_it() -> None:
 
 def test_an_empty_batch() -> None:
     case = make_case((0, 3, 4), dtype=np.float32)
-    given = {"mean": case.mean, "var": case.var}
+    given: dict[str, Any] = {"mean": case.mean, "var": case.var}
     got = runtime.backward(case.x, case.x, case.scale, **given, training=False, backend="numpy")
     assert got.dx.shape == (0, 3, 4)
     np.testing.assert_array_equal(got.dscale, np.zeros(3))

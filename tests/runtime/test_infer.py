@@ -14,12 +14,10 @@ from bnfold import runtime
 FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
-def test_it_is_the_formula_rounded_once(
-    layout: tuple[tuple[int, ...], int], dtype: np.dtype[Any]
-) -> None:
+def test_it_is_the_formula_rounded_once(layout: tuple[tuple[int, ...], int], dtype: np.dtype[Any]) -> None:
     case = make_case(*layout, dtype=dtype)
     y = runtime.infer(case.x, *case.parameters, epsilon=1e-3, axis=case.axis, backend="numpy")
-    exact = batchnorm.normalized(case.x, *case.parameters, 1e-3, case.axis)
+    exact = batchnorm.normalized(case.x, *case.parameters, epsilon=1e-3, axis=case.axis)
     assert y.dtype == dtype
     assert y.shape == case.x.shape
     if dtype == np.float64:
@@ -34,7 +32,7 @@ def test_it_is_the_formula_rounded_once(
 def test_every_mix_of_types_of_onnx_15(t: type, t1: type, t2: type) -> None:
     case = make_case((3, 5, 7), dtype=t, scale_dtype=t1, mean_dtype=t2)
     y = runtime.infer(case.x, *case.parameters, backend="numpy")
-    exact = batchnorm.normalized(case.x, *case.parameters, 1e-5, 1)
+    exact = batchnorm.normalized(case.x, *case.parameters, epsilon=1e-5, axis=1)
     assert y.dtype == np.dtype(t)
     np.testing.assert_allclose(
         y.astype(np.float64),
@@ -49,9 +47,7 @@ def test_bfloat16_is_rounded_once_next_to_a_tie() -> None:
     # goes to 1; rounded once, the value is above the tie.
     one = np.ones(1)
     x = np.zeros((1, 1), ml_dtypes.bfloat16)
-    y = runtime.infer(
-        x, one, one + 2.0**-8 + 2.0**-40, one * 0, one, epsilon=0.0, backend="numpy"
-    )
+    y = runtime.infer(x, one, one + 2.0**-8 + 2.0**-40, one * 0, one, epsilon=0.0, backend="numpy")
     assert float(y[0, 0]) == 1 + 2.0**-7
     tie = runtime.infer(x, one, one + 2.0**-8, one * 0, one, epsilon=0.0, backend="numpy")
     assert float(tie[0, 0]) == 1.0
@@ -82,7 +78,7 @@ def test_a_batch_of_one_gives_the_bits_of_its_row(
 def test_tensors_larger_than_a_tile(shape: tuple[int, ...], axis: int) -> None:
     case = make_case(shape, axis, dtype=np.float32)
     y = runtime.infer(case.x, *case.parameters, axis=axis, backend="numpy")
-    exact = batchnorm.normalized(case.x, *case.parameters, 1e-5, axis)
+    exact = batchnorm.normalized(case.x, *case.parameters, epsilon=1e-5, axis=axis)
     np.testing.assert_array_max_ulp(y, exact.astype(np.float32), maxulp=1)
     assert np.mean(y == exact.astype(np.float32)) > 0.9999  # one bit where float64 falls beside a tie
 
@@ -103,9 +99,9 @@ def test_memory_order_does_not_matter() -> None:
 
 def test_strided_parameters() -> None:
     case = make_case((2, 4, 3))
-    doubled = [np.repeat(p, 2)[::2] for p in case.parameters]
+    scale, bias, mean, var = (np.stack([p, p], axis=1)[:, 0] for p in case.parameters)
     np.testing.assert_array_equal(
-        runtime.infer(case.x, *doubled, backend="numpy"),
+        runtime.infer(case.x, scale, bias, mean, var, backend="numpy"),
         runtime.infer(case.x, *case.parameters, backend="numpy"),
     )
 
@@ -174,6 +170,7 @@ def test_a_large_mean_costs_no_digits() -> None:
 def test_epsilon_defaults_to_that_of_the_convention() -> None:
     zero, one = np.zeros(1), np.ones(1)
     x = np.ones((1, 1))
-    for convention, epsilon in (("onnx", 1e-5), ("pytorch", 1e-5), ("keras", 1e-3)):
+    expected: dict[runtime.ConventionName, float] = {"onnx": 1e-5, "pytorch": 1e-5, "keras": 1e-3}
+    for convention, epsilon in expected.items():
         y = runtime.infer(x, one, zero, zero, zero, backend="numpy", convention=convention)
         np.testing.assert_allclose(y[0, 0], 1 / np.sqrt(epsilon), rtol=1e-15)

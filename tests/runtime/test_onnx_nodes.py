@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx.backend.test
 import pytest
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 from bnfold import runtime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RECORDED = Path(onnx.backend.test.__file__).parent / "data" / "pytorch-converted"
 RECORDED_NAMES = sorted(path.name for path in RECORDED.glob("test_BatchNorm*"))
@@ -42,7 +44,9 @@ def test_recorded_pytorch_exports(name: str) -> None:
     expected = read("output_0.pb")
     assert y.dtype == expected.dtype
     # Recorded in float32: the last four bits of the largest value.
-    np.testing.assert_allclose(y, expected, rtol=0, atol=8 * np.finfo(np.float32).eps * np.abs(expected).max())
+    np.testing.assert_allclose(
+        y, expected, rtol=0, atol=8 * np.finfo(np.float32).eps * np.abs(expected).max()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_node_cases(node_cases: dict[str, Any], name: str) -> None:
             step = runtime.train(
                 *inputs, epsilon=epsilon, momentum=given.get("momentum", 0.9), backend="numpy"
             )
-            got = (step.y, step.running_mean, step.running_var)
+            got: tuple[Any, ...] = (step.y, step.running_mean, step.running_var)
         else:
             got = (runtime.infer(*inputs, epsilon=epsilon, backend="numpy"),)
         assert len(got) == len(outputs)

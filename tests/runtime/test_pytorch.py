@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any, TYPE_CHECKING
+
 import numpy as np
 import pytest
 from support.batchnorm import make_case
 
 from bnfold import runtime
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 pytestmark = pytest.mark.net
 
@@ -16,8 +23,10 @@ SHAPES = [(9, 4), (5, 3, 11), (4, 6, 7, 5), (2, 3, 4, 3, 5), (64, 16, 14, 14)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("training", [True, False])
-def test_forward_backward_and_running_statistics(shape: tuple[int, ...], dtype: type, training: bool) -> None:
-    import torch  # noqa: PLC0415 - not installed where this lane is not run
+def test_forward_backward_and_running_statistics(
+    shape: tuple[int, ...], dtype: DTypeLike, training: bool
+) -> None:
+    torch: Any = import_module("torch")  # not installed where this lane is not run
 
     seed = int(np.random.default_rng().integers(2**31))
     case = make_case(shape, dtype=dtype, seed=seed)
@@ -27,10 +36,9 @@ def test_forward_backward_and_running_statistics(shape: tuple[int, ...], dtype: 
     y = torch.nn.functional.batch_norm(x, running_mean, running_var, scale, bias, training, 0.1, 1e-5)
     y.backward(torch.tensor(dy))
 
-    unit = 64 * np.finfo(dtype).eps  # sums of up to 12,544 values in another order
+    unit = 64 * float(np.finfo(dtype).eps)  # sums of up to 12,544 values in another order
 
-    def close(got: np.ndarray, expected: torch.Tensor | None) -> None:
-        assert expected is not None
+    def close(got: NDArray[Any], expected: Any) -> None:  # noqa: ANN401 - a torch.Tensor
         wide = expected.detach().numpy()
         np.testing.assert_allclose(
             got, wide, rtol=0, atol=unit * max(1.0, float(np.abs(wide).max())), err_msg=f"seed {seed}"
@@ -52,9 +60,7 @@ def test_forward_backward_and_running_statistics(shape: tuple[int, ...], dtype: 
 
 
 def test_a_torch_tensor_is_no_numpy_array() -> None:
-    import torch  # noqa: PLC0415 - not installed where this lane is not run
-
-    from bnfold.errors import UsageError  # noqa: PLC0415 - beside its only use
+    torch: Any = import_module("torch")  # not installed where this lane is not run
 
     one = torch.ones(1)
     with pytest.raises(UsageError, match=r"backend=\"numpy\" with a torch\.Tensor"):

@@ -71,9 +71,7 @@ def test_training(golden: tuple[Arrays, str]) -> None:
 
 def test_inference(golden: tuple[Arrays, str]) -> None:
     a, kind = golden
-    y = runtime.infer(
-        a["x"], a["scale"], a["bias"], a["mean"], a["var"], epsilon=1e-3, backend="numpy"
-    )
+    y = runtime.infer(a["x"], a["scale"], a["bias"], a["mean"], a["var"], epsilon=1e-3, backend="numpy")
     close(y, a["infer_y"], kind)
     gradients = runtime.backward(
         a["dy"],

@@ -83,9 +83,9 @@ def test_what_has_no_statistics_is_refused() -> None:
         runtime.recalibrate([np.zeros((0, 3))]).var()
     with pytest.raises(UsageError, match="1 value"):
         runtime.recalibrate([np.zeros((1, 3))]).var(convention="pytorch")
-    with pytest.raises(UsageError, match="2 channel.* 3 channel"):
+    with pytest.raises(UsageError, match=r"2 channel.* 3 channel"):
         runtime.recalibrate([np.zeros((4, 3)), np.zeros((4, 2))])
-    with pytest.raises(UsageError, match="x is a builtins.list"):
+    with pytest.raises(UsageError, match=r"x is a builtins\.list"):
         runtime.recalibrate([[1.0]])  # type: ignore[list-item]  # what a caller without a type checker passes
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +12,9 @@ from support.batchnorm import Case, make_case
 from bnfold import runtime
 from bnfold.errors import UsageError
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
 
 def step(case: Case, **options: Any) -> runtime.Training[Any]:  # noqa: ANN401 - any option of train
     return runtime.train(case.x, *case.parameters, axis=case.axis, backend="numpy", **options)
@@ -21,7 +24,7 @@ def test_it_is_the_formula_rounded_once(layout: tuple[tuple[int, ...], int], dty
     case = make_case(*layout, dtype=dtype)
     result = step(case, epsilon=1e-3, momentum=0.75)
     mean, var = batchnorm.mean_of(case.x, case.axis), batchnorm.var_of(case.x, case.axis)
-    exact = batchnorm.normalized(case.x, case.scale, case.bias, mean, var, 1e-3, case.axis)
+    exact = batchnorm.normalized(case.x, case.scale, case.bias, mean, var, epsilon=1e-3, axis=case.axis)
     moved_mean = 0.75 * case.mean.astype(np.float64) + 0.25 * mean
     moved_var = 0.75 * case.var.astype(np.float64) + 0.25 * var
     # Float64 formulas in another order; 1e-14 is a hundred roundings of the largest value.
@@ -107,7 +110,7 @@ def test_a_nonfinite_value_stays_in_its_channel(bad: float, at: int) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, -1e5, 1e7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_statistics_at_an_offset_against_rational_arithmetic(offset: float, dtype: type) -> None:
+def test_statistics_at_an_offset_against_rational_arithmetic(offset: float, dtype: DTypeLike) -> None:
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((40, 2, 25)) + offset).astype(dtype)
     zero, one = np.zeros(2), np.ones(2)
@@ -134,7 +137,9 @@ def test_tensors_larger_than_a_tile(shape: tuple[int, ...], axis: int) -> None:
     result = step(case)
     np.testing.assert_allclose(result.mean, batchnorm.mean_of(case.x, axis), rtol=1e-12)
     np.testing.assert_allclose(result.var, batchnorm.var_of(case.x, axis), rtol=1e-12)
-    exact = batchnorm.normalized(case.x, case.scale, case.bias, result.mean, result.var, 1e-5, axis)
+    exact = batchnorm.normalized(
+        case.x, case.scale, case.bias, result.mean, result.var, epsilon=1e-5, axis=axis
+    )
     np.testing.assert_allclose(result.y, exact, rtol=0, atol=1e-14)
 
 
@@ -225,7 +230,7 @@ class TestConventions:
         np.testing.assert_allclose(result.running_mean, old * case.mean + new * mean, rtol=1e-13)
         np.testing.assert_allclose(result.running_var, old * case.var + new * var, rtol=1e-13)
         exact = batchnorm.normalized(
-            case.x, case.scale, case.bias, mean, batchnorm.var_of(case.x, 1), epsilon, 1
+            case.x, case.scale, case.bias, mean, batchnorm.var_of(case.x, 1), epsilon=epsilon, axis=1
         )
         np.testing.assert_allclose(result.y, exact, rtol=0, atol=1e-13)
 
@@ -236,7 +241,10 @@ class TestConventions:
         assert {row[0].strip('`"') for row in rows} == set(runtime.CONVENTIONS)
         for name, weighs, momentum, epsilon, divisor in rows:
             row = runtime.CONVENTIONS[name.strip('`"')]  # type: ignore[index]  # names compared above
-            assert weighs == {"running": "the old running value", "batch": "the new mini-batch"}[row.momentum_weighs]
+            assert (
+                weighs
+                == {"running": "the old running value", "batch": "the new mini-batch"}[row.momentum_weighs]
+            )
             assert math.isclose(float(momentum), row.momentum)
             assert math.isclose(float(epsilon), row.epsilon)
             assert divisor == ("N - 1 (unbiased)" if row.unbiased else "N (biased)")

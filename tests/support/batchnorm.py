@@ -71,8 +71,9 @@ def var_of(x: Array, axis: int) -> Array:
     return np.atleast_1d(np.var(x.astype(np.float64), axis=others(x.ndim, axis)))
 
 
-def normalized(x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float, axis: int) -> Array:
-    s, b, m, v = (along(p, x.ndim, axis) for p in (scale, bias, mean, var))
+def normalized(x: Array, *parameters: Array, epsilon: float, axis: int) -> Array:
+    """Take scale, bias, mean and var, in that order."""
+    s, b, m, v = (along(p, x.ndim, axis) for p in parameters)
     return (x.astype(np.float64) - m) / np.sqrt(v + epsilon) * s + b
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
+import torch  # type: ignore[import-not-found]  # no dependency of the project
+from torch.nn import functional  # type: ignore[import-not-found]  # likewise
 
 SHAPES = {"2d": (6, 3), "3d": (5, 4, 3), "4d": (3, 4, 5, 2), "5d": (2, 3, 2, 3, 2)}
 # x and y; scale, bias and the statistics.
@@ -30,7 +30,9 @@ def stored(tensor: torch.Tensor) -> Any:  # noqa: ANN401 - numpy as torch's stub
     return (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
 
 
-def case(shape: tuple[int, ...], wide: torch.dtype, narrow: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
+def case(
+    shape: tuple[int, ...], wide: torch.dtype, narrow: torch.dtype, seed: int
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     channels = shape[1]
 
@@ -66,9 +68,7 @@ def main() -> None:
         for kind, (wide, narrow) in TYPES.items()
         for name, tensor in case(shape, wide, narrow, seed).items()
     }
-    np.savez_compressed(
-        Path(__file__).with_name("pytorch.npz"), momentum=MOMENTUM, epsilon=EPSILON, **file
-    )
+    np.savez_compressed(Path(__file__).with_name("pytorch.npz"), momentum=MOMENTUM, epsilon=EPSILON, **file)
 
 
 if __name__ == "__main__":
