@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -24,6 +24,8 @@ from bnfold.verify.verdict import Status, Verdict
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.weight import Weight
 
@@ -199,7 +201,7 @@ class _Check:
     wanted: bool
     source: Source
     edits: ModelEdits
-    written: Mapping[str, Weight]
+    written: tuple[tuple[str, Weight], ...]
     seed: int
     tell: Progress
 
@@ -232,16 +234,29 @@ class _Check:
     def _check_algebra(self, result: ModelFile) -> None:
         from bnfold.verify.algebra import check_algebra  # noqa: PLC0415  # as above
 
-        tensors = {tensor.name: tensor for tensor, _ in tensors_of(result.proto)}
-        for name, weight in self.written.items():
-            start, flat = 0, result.array(tensors[name]).reshape(-1)
-            for exact in weight.exact_blocks():
-                finding = check_algebra(exact.reshape(-1), flat[start : start + exact.size])
-                start += exact.size
-                if finding is not None:
-                    raise EnvironmentFault(
-                        f"bnfold wrote a wrong weight, which is a bug: {name!r}: {finding}"
-                    )
+        stored: dict[str, list[onnx.TensorProto]] = {}
+        for tensor, _ in tensors_of(result.proto):
+            stored.setdefault(tensor.name, []).append(tensor)
+        for name, weight in self.written:
+            finding = None
+            # Sibling graphs may use one name for different tensors; one of them is the one that was written.
+            for tensor in stored[name]:
+                flat = result.array(tensor).reshape(-1)
+                findings = (check_algebra(exact, part) for exact, part in _aligned(weight, flat))
+                finding = next((f for f in findings if f is not None), None)
+                if finding is None:
+                    break
+            else:
+                raise EnvironmentFault(f"bnfold wrote a wrong weight, which is a bug: {name!r}: {finding}")
+
+
+def _aligned(
+    weight: Weight, flat: np.ndarray[Any, Any]
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    start = 0
+    for exact in weight.exact_blocks():
+        yield exact.reshape(-1), flat[start : start + exact.size]
+        start += exact.size
 
 
 def _open(model: Source) -> tuple[ModelFile, Seconds]:

@@ -32,8 +32,8 @@ class _Edits:
     dropped: set[str] = field(default_factory=set)
 
 
-def emit(plan: Plan) -> tuple[ModelEdits, dict[str, Weight]]:
-    """The edits that make the file what the draft is, and every weight they write by its tensor's name.
+def emit(plan: Plan) -> tuple[ModelEdits, tuple[tuple[str, Weight], ...]]:
+    """The edits that make the file what the draft is, and every weight they write with its tensor's name.
 
     No folds and nothing frozen give no edits at all.
     """
@@ -47,10 +47,10 @@ class _Emitter:
         self.frozen = plan.frozen
         self.edits = {graph: _Edits() for graph in self.view.graphs}
         self.names: dict[Node, dict[int, str]] = {}
-        self.written: dict[str, Weight] = {}
+        self.written: list[tuple[str, Weight]] = []
         self.lists_inputs = self.view.model.proto.ir_version < _INPUTS_OPTIONAL_SINCE_IR
 
-    def run(self) -> tuple[ModelEdits, dict[str, Weight]]:
+    def run(self) -> tuple[ModelEdits, tuple[tuple[str, Weight], ...]]:
         self.edits[self.view.graphs[0]].inputs_removed.update(self.frozen)
         self._place_weights()
         dead = self._dead_nodes()
@@ -82,7 +82,7 @@ class _Emitter:
                 (e.nodes, e.inserted, e.initializers, e.added, e.inputs_removed, e.inputs_added, e.dropped)
             )
         )
-        return ModelEdits(graphs), self.written
+        return ModelEdits(graphs), tuple(self.written)
 
     def _place_weights(self) -> None:
         """Write each distinct folded tensor once: in place of the old one where all its readers agree."""
@@ -124,7 +124,7 @@ class _Emitter:
     ) -> None:
         for node, position in slots:
             self.names.setdefault(node, {})[position] = name
-        self.written[name] = weight
+        self.written.append((name, weight))
         data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         tensor = NewTensor(name, weight.dims, data_type, weight.nbytes, weight.blocks)
         edits = self.edits[graph]

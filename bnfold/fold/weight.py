@@ -77,7 +77,7 @@ class Weight:
     def key(self) -> bytes:
         """Equal for two weights that hold the same values, so that they can share one initializer."""
         digest = hashlib.sha256(repr((self.dtype.name, self.dims, self.view)).encode())
-        digest.update(repr(id(self.source.tensor)).encode() if self.source is not None else b"-")
+        digest.update(repr(id(self.source)).encode() if self.source is not None else b"-")
         for part in (self.factor, self.values):
             digest.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
         return digest.digest()

@@ -118,3 +118,9 @@ def test_equal_recipes_share_a_key_and_others_do_not() -> None:
     assert one.key == same.key
     assert one.key != other.key
     assert Weight.dense("b", np.ones(2), one.dtype).key != Weight.dense("b", np.zeros(2), one.dtype).key
+
+
+def test_computed_sources_that_differ_never_share_a_key() -> None:
+    factor = np.array([[2.0], [3.0]])
+    one, other = (Weight.of(computed("w", np.full((2, 2), v, np.float32))).scaled(factor) for v in (1.0, 5.0))
+    assert one.key != other.key
