@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold.fold.draft import Draft
 from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Absorbed, Carried, Change, Dissolve, Refused
@@ -119,8 +121,9 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
     draft = Draft(view, frozen=options.freeze)
     folds: list[Fold] = []
     kept: list[Refusal] = []
-    for graph in view.graphs:
-        for node in graph.nodes:
+    # What overflows or turns out NaN is found by looking at the results, not by warnings on the way.
+    with np.errstate(all="ignore"):
+        for node in view.nodes():
             if node.op == "BatchNormalization":
                 _settle(node, options, draft, folds, kept)
             elif node.op in elementwise.OPS and node not in draft.removed:

@@ -117,13 +117,8 @@ class Weight:
         # Half a unit in the last place above the largest value is where rounding becomes infinity.
         overflow = largest + 2.0 ** (limits.maxexp - limits.nmant - 2)
         peak = self._peaks()
-        if not np.isfinite(peak).all():
-            return Reason(
-                Code.NON_FINITE,
-                self.name,
-                "the tensor holds NaN or infinity",
-                "repair the weights and export again",
-            )
+        if np.isnan(peak).any():
+            return non_finite(self.name)
         if (peak >= overflow).any():
             return Reason(
                 Code.DTYPE_RANGE,
@@ -162,7 +157,10 @@ class Weight:
             yield part, self.factor[start : start + step] if self.factor.shape[0] == rows else self.factor
 
     def _peaks(self) -> NDArray[np.float64]:
-        """The largest magnitude each scale factor produces (each element, when there is none)."""
+        """The largest magnitude each scale factor produces (each element, when there is none).
+
+        NaN where the source itself is not finite.
+        """
         if self.factor is None or self.values is not None:
             return np.abs(self.float64())
         if self._source().array().size == 0:
@@ -176,7 +174,8 @@ class Weight:
             high = np.maximum(
                 wide.max(axis=shared, keepdims=True), np.negative(wide.min(axis=shared, keepdims=True))
             )
-            here = np.abs(high.astype(np.float64) * factor)
+            high = high.astype(np.float64)
+            here = np.where(np.isfinite(high), np.abs(high * factor), np.nan)
             if self.factor.shape and self.factor.shape[0] > 1:
                 peaks[row : row + len(here)] = here
                 row += len(here)
@@ -184,6 +183,16 @@ class Weight:
                 peaks = np.maximum(peaks, here)
         self._source().release()
         return peaks
+
+
+def non_finite(name: str) -> Reason:
+    """The reason for a tensor that holds NaN or infinity."""
+    return Reason(
+        Code.NON_FINITE,
+        name,
+        f"the tensor {name!r} holds NaN or infinity",
+        "repair the weights and export again",
+    )
 
 
 def round_to(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:

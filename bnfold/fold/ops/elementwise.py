@@ -12,8 +12,10 @@ import numpy as np
 
 from bnfold.fold.affine import Affine, Vector
 from bnfold.fold.operator import Carried, Dissolve, Operator, Outcome, Refused
+from bnfold.fold.ops.weights import not_constant
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
+from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
@@ -44,6 +46,9 @@ def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
     constants = [draft.weight(node, i) for i in (0, 1)] if len(node.inputs) > 1 else []
     known = [i for i, c in enumerate(constants) if isinstance(c, Weight)]
     if len(known) != 1:
+        for found in constants:
+            if isinstance(found, NotConstant) and found.kind == "overridable":
+                return Refused((not_constant(node, "constant", found),))
         return _refused(
             node, f"{node.op} {node.label!r} joins two tensors that are computed when the model runs"
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from bnfold.errors import ModelError
 from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetOperator, SetWeight
-from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.ops.weights import addend, checked, operand, same_channels, wrong_axis
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
@@ -37,21 +37,21 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     same_channels(node, affine, columns)
     affine = affine.expanded(columns)
     factor = affine.scale.reshape((-1, 1) if column_axis == 0 else (1, -1))
-    addend = _addend(node, affine, weight, draft)
-    if isinstance(addend, Refused):
-        return addend
-    changes = checked((SetWeight(node, 1, weight.scaled(factor)), *addend))
+    new_c = _new_c(node, affine, weight, draft)
+    if isinstance(new_c, Refused):
+        return new_c
+    changes = checked((SetWeight(node, 1, weight.scaled(factor)), *new_c))
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
-def _addend(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Change, ...] | Refused:
+def _new_c(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Change, ...] | Refused:
     beta = node.float_attribute("beta", 1.0)
     if draft.weight(node, 2) is None:
         if not affine.shift.any():
             return ()
         new, name, dtype = affine(np.zeros(affine.size)), f"{weight.name}_bias", weight.dtype
     else:
-        old = operand(node, 2, "C", draft)
+        old = addend(node, 2, "C", draft)
         if isinstance(old, Refused):
             return old
         if len(old.dims) > 2 or (old.dims and old.dims[-1] not in (1, affine.size)):  # noqa: PLR2004  # a matrix

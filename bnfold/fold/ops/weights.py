@@ -9,7 +9,7 @@ import numpy as np
 from bnfold.errors import ModelError
 from bnfold.fold.operator import Change, Refused, SetWeight
 from bnfold.fold.reasons import Code, Reason
-from bnfold.fold.weight import FLOATS, Weight
+from bnfold.fold.weight import FLOATS, Weight, non_finite
 from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ def operand(node: Node, position: int, role: str, draft: Draft) -> Weight | Refu
     return found
 
 
+def addend(node: Node, position: int, role: str, draft: Draft) -> Weight | Refused:
+    """A small constant operand whose values are all finite."""
+    found = operand(node, position, role, draft)
+    if isinstance(found, Weight) and not np.isfinite(found.float64()).all():
+        return Refused((non_finite(found.name),))
+    return found
+
+
 def same_channels(node: Node, affine: Affine, channels: int) -> None:
     """Both sides of the edge must agree on the number of channels.
 
@@ -98,7 +106,7 @@ def bias_change(
         old: NDArray[np.float64] = np.zeros(channels)
         name, dtype = f"{weight.name}_bias", weight.dtype
     else:
-        bias = operand(node, 2, "bias", draft)
+        bias = addend(node, 2, "bias", draft)
         if isinstance(bias, Refused):
             return bias
         if bias.dims != (channels,):
