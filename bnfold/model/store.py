@@ -11,6 +11,7 @@ ONNX document "External Data": a relative path, below the model's folder, of a r
 
 from __future__ import annotations
 
+import codecs
 import errno
 import mmap
 import os
@@ -469,15 +470,23 @@ def _format_of(head: bytes) -> str | None:
         return "a TensorFlow Lite model; convert it with tf2onnx first"
     if head[4:8] == b"ORTM":
         return "a model in the ORT format; start from the ONNX model that it was made from"
-    if all(byte >= 0x20 or byte in b"\t\n\r" for byte in head):  # noqa: PLR2004 - the first printable character
-        text = head.lstrip()
-        if text.startswith(b"<") and b"ir_version" in head:
-            return "the ONNX text format; convert it with onnx.parser first"
-        if text.startswith(b"<"):
-            return "a page of HTML or XML; the download went wrong"
-        if text.startswith(b"{"):
-            return "JSON; convert it with onnx.load(..., format='json') first"
-        if b"ir_version" in head:
-            return "a text form of protobuf; convert it with onnx.load(..., format='textproto') first"
-        return "text"
-    return None
+    return _text_format_of(head)
+
+
+def _text_format_of(head: bytes) -> str | None:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut off
+    except UnicodeDecodeError:
+        return None
+    if not "".join(text.split()).isprintable():
+        return None
+    text = text.lstrip()
+    if text.startswith("<") and "ir_version" in text:
+        return "the ONNX text format; convert it with onnx.parser first"
+    if text.startswith("<"):
+        return "a page of HTML or XML; the download went wrong"
+    if text.startswith("{"):
+        return "JSON; convert it with onnx.load(..., format='json') first"
+    if "ir_version" in text:
+        return "a text form of protobuf; convert it with onnx.load(..., format='textproto') first"
+    return "text"
