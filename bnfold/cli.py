@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bnfold.errors import BnfoldError, UsageError
+from bnfold.errors import BnfoldError, EnvironmentFault, UsageError
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ app = typer.Typer(
     name="bnfold",
     help="Remove BatchNormalization from trained ONNX models by exact folding, and prove the result.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its help pages take rich, which takes time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -38,7 +40,9 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-Model = Annotated[Path, typer.Argument(help="The ONNX model.", show_default=False)]
+_UNBROKEN = 10_000  # columns
+
+Model = Annotated[Path, typer.Argument(help="The ONNX model.", metavar="MODEL", show_default=False)]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the report as JSON on stdout and nothing else there.")
 ]
@@ -59,7 +63,9 @@ Freeze = Annotated[
 ]
 Reports = Annotated[
     list[Path] | None,
-    typer.Option("--report", help="Also write the report here (.json); repeatable.", show_default=False),
+    typer.Option(
+        "--report", help="Also write the report here; repeatable.", metavar="FILE.json", show_default=False
+    ),
 ]
 
 
@@ -86,7 +92,11 @@ def optimize(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Where to write; MODEL.folded.onnx by default.", show_default=False
+            "-o",
+            "--output",
+            help="Where to write; model.folded.onnx beside model.onnx by default.",
+            metavar="FILE",
+            show_default=False,
         ),
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the model itself.")] = False,
@@ -96,13 +106,17 @@ def optimize(
     include: Include = None,
     exclude: Exclude = None,
     report: Reports = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random feeds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,
     json: Json = False,
 ) -> None:
-    """Fold every BatchNormalization that can be folded exactly, verify, and write the result."""
+    """Fold, verify and write a model.
+
+    Every BatchNormalization that can be folded exactly is; the others are reported with the reason. The
+    result is written only after it was shown to compute the same as the original.
+    """
     _check_reports(report)
     if not in_place and output is None:
-        output = model.with_name(f"{model.stem}.folded.onnx")
+        output = model.parent / f"{model.stem}.folded.onnx"
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -134,26 +148,35 @@ def inspect(
     report: Reports = None,
     json: Json = False,
 ) -> None:
-    """Say of every BatchNormalization where it would go or why it stays. Writes nothing."""
+    """Say where each normalization would go.
+
+    Or why it stays, and what to do about it. Writes nothing.
+    """
     _check_reports(report)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
 
     result = pipeline.inspect(model, freeze=freeze, include=include or (), exclude=exclude or ())
-    _print_result(result, report, as_json=json, every_fold=True)
+    _print_result(result, report, as_json=json, every=True)
 
 
 @app.command()
 def verify(
     original: Annotated[
-        Path, typer.Argument(help="The model that is right by definition.", show_default=False)
+        Path,
+        typer.Argument(help="The model that is right by definition.", metavar="ORIGINAL", show_default=False),
     ],
-    folded: Annotated[Path, typer.Argument(help="The model to compare with it.", show_default=False)],
+    folded: Annotated[
+        Path, typer.Argument(help="The model to compare with it.", metavar="FOLDED", show_default=False)
+    ],
     *,
-    seed: Annotated[int, typer.Option(help="Seed of the random feeds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,
     json: Json = False,
 ) -> None:
-    """Say whether two models compute the same function, whatever tool made the second."""
+    """Say whether two models compute the same.
+
+    Whatever tool made the second one.
+    """
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
 
@@ -163,22 +186,25 @@ def verify(
     if json:
         import json as encoder  # noqa: PLC0415  # the option has its name
 
-        typer.echo(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+        _print_json(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
     else:
         from bnfold.report.text import render_verdict  # noqa: PLC0415  # slow
 
-        _console_print(render_verdict(verdict))
+        _print_text(render_verdict(verdict))
     raise typer.Exit(verdict.exit_code)
 
 
 @app.command()
 def doctor() -> None:
-    """Show versions, the providers that really start, and whether the semantics hold here."""
+    """Show whether bnfold can work here.
+
+    Versions, the execution providers that really start, and a self-test of the semantics.
+    """
     from bnfold.doctor import examine  # noqa: PLC0415  # slow
     from bnfold.report.checkup import render_checkup  # noqa: PLC0415  # slow
 
     checkup = examine()
-    _console_print(render_checkup(checkup))
+    _print_text(render_checkup(checkup))
     raise typer.Exit(Exit.DONE if checkup.healthy else Exit.FAULT)
 
 
@@ -189,21 +215,22 @@ def main() -> NoReturn:
     except BnfoldError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away (`bnfold ... | head`); it has all it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.DONE)
+        _fail("interrupted", Exit.INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == Exit.INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            _fail("interrupted", Exit.INTERRUPTED)
+        raise
     except MemoryError:
         _fail("out of memory", Exit.FAULT)
+    except ModuleNotFoundError as error:
+        if os.environ.get("BNFOLD_TRACEBACK"):
+            raise
+        _fail(f"{error}: this installation is incomplete; `bnfold doctor` shows more", Exit.FAULT)
     except Exception as error:  # the last line of defence: a user never sees a traceback
         if os.environ.get("BNFOLD_TRACEBACK"):
             raise
-        what = " ".join(str(error).split()) or "no message"
-        _fail(
-            f"internal error, please report it ({type(error).__name__}: {what}); BNFOLD_TRACEBACK=1 shows where",
-            Exit.FAULT,
-        )
+        what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        _fail(f"internal error, please report it ({what}); BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
     sys.exit(Exit.DONE)
 
 
@@ -219,34 +246,65 @@ def _exit_code(result: Result, *, verified: bool) -> int:
 
 
 def _check_reports(paths: list[Path] | None) -> None:
+    """Before any work: a report that cannot be written must not come to light after it."""
     for path in paths or ():
         if path.suffix != ".json":
             raise UsageError(f"--report {path}: the format follows from the suffix, which must be .json")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UsageError(f"--report {path}: no file can be written there; is the folder right?")
 
 
-def _print_result(
-    result: Result, reports: list[Path] | None, *, as_json: bool, every_fold: bool = False
-) -> None:
+def _print_result(result: Result, reports: list[Path] | None, *, as_json: bool, every: bool = False) -> None:
     for path in reports or ():
         _write_report(result.report, path)
     if as_json:
-        typer.echo(result.report.to_json())
+        _print_json(result.report.to_json())
         return
     from bnfold.report.text import render  # noqa: PLC0415  # slow
 
-    _console_print(render(result.report, every_fold=every_fold))
+    _print_text(render(result.report, every=every))
 
 
 def _write_report(report: Report, path: Path) -> None:
-    from bnfold.errors import EnvironmentFault  # noqa: PLC0415  # beside its one use
-
     try:
-        path.write_text(report.to_json() + "\n", encoding="utf-8")
+        path.write_bytes(_utf8(report.to_json()))
     except OSError as error:
         raise EnvironmentFault(f"the report {path} cannot be written: {error.strerror}") from error
 
 
-def _console_print(renderable: object) -> None:
+def _print_json(text: str) -> None:
+    _print_bytes(_utf8(text))
+
+
+def _utf8(text: str) -> bytes:
+    """JSON is UTF-8 whatever the locale; a file name that is no text becomes escapes that JSON reads."""
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _print_text(renderable: object) -> None:
+    """Print for a person; lines of a pipe or a log are not broken, so that they can be searched."""
     from rich.console import Console  # noqa: PLC0415  # slow
 
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(renderable)
+    console = Console(
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        emoji=False,
+        highlight=False,
+        markup=False,  # names of nodes hold brackets and colons
+        width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _UNBROKEN,
+    )
+    with console.capture() as captured:
+        console.print(renderable)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    _print_bytes(("\n".join(lines) + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+
+def _print_bytes(data: bytes) -> None:
+    """Write to stdout; a reader that went away (`| head`) has all it wanted, and the exit code stays true."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise EnvironmentFault(f"the report cannot be printed: {error.strerror}") from error

@@ -13,17 +13,15 @@ if TYPE_CHECKING:
 
     from bnfold.doctor import Checkup
 
-_MARKS = {True: ("ok", "green"), False: ("no", "bold red"), None: ("-", "dim")}
-
 
 def render_checkup(checkup: Checkup) -> RenderableType:
     """All of it, and one line at the end that sums it up."""
     return Group(
         _versions(checkup),
         Text(),
-        _rows("execution provider", [(p.starts, p.name, p.detail) for p in checkup.providers]),
+        _rows("execution provider", [(p.starts, p.name, p.detail) for p in checkup.providers], bad=""),
         Text(),
-        _rows("BatchNormalization", [(c.ok, c.name, c.detail) for c in checkup.checks]),
+        _rows("BatchNormalization", [(c.ok, c.name, c.detail) for c in checkup.checks], bad="bold red"),
         Text(),
         *(Text.assemble(("warning: ", "yellow"), warning) for warning in checkup.warnings),
         _conclusion(checkup),
@@ -42,13 +40,15 @@ def _versions(checkup: Checkup) -> Table:
     return table
 
 
-def _rows(title: str, rows: list[tuple[bool | None, str, str]]) -> Table:
+def _rows(title: str, rows: list[tuple[bool | None, str, str]], *, bad: str) -> Table:
+    """`bad` is the style of a row that fails: a machine without a GPU is not alarming."""
+    marks = {True: ("ok", "green"), False: ("no", bad), None: ("-", "dim")}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     table.add_column(title, overflow="fold")
     table.add_column("", overflow="fold")
     for state, name, detail in rows:
-        table.add_row(Text(*_MARKS[state]), name, Text(detail, style="dim" if state is None else ""))
+        table.add_row(Text(*marks[state]), name, Text(detail, style="dim" if state is None else ""))
     return table
 
 

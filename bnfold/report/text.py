@@ -6,32 +6,42 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from bnfold.fold.plan import Fold
-    from bnfold.fold.reasons import Refusal
+    from bnfold.fold.reasons import Code, Refusal
     from bnfold.report.schema import Report
     from bnfold.verify.verdict import OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
+_LEVELS = {
+    "float64": "float64, weights alone",
+    "disable_all": "onnxruntime, DISABLE_ALL",
+    "enable_all": "onnxruntime, ENABLE_ALL",
+}
 _KIB = 1024
-_ROWS = 20
+_GROUP_ROWS = 5  # of each reason, unless the reader asked for everything
+_FAILURE_ROWS = 20
+_SHOWN_SECONDS = 0.005  # less reads 0.00
 
 
-def render(report: Report, *, every_fold: bool = False) -> RenderableType:
-    """The whole report; `every_fold` lists each normalization instead of counting them."""
+def render(report: Report, *, every: bool = False) -> RenderableType:
+    """The whole report; `every` lists each normalization instead of counting those that are alike."""
     parts: list[RenderableType] = [_headline(report), _funnel(report)]
-    if every_fold and report.folds:
-        parts.append(_folds(report.folds))
+    if every and report.folds:
+        parts += [Text(), Text("Folded", style="bold"), _folds(report.folds)]
     if report.kept:
-        parts.append(_kept(report.kept))
+        parts += [Text(), Text("Kept", style="bold"), *_kept(report.kept, every=every)]
     if report.verdict is not None:
-        parts.extend(_verdict(report.verdict))
-    parts.extend(Text(f"note: {note}") for note in report.notes)
+        parts += [Text(), *_verdict(report.verdict)]
+    parts += [Text(f"note: {note}") for note in report.notes]
     parts.append(_times(report))
     return Group(*parts)
 
@@ -50,9 +60,9 @@ def _headline(report: Report) -> Text:
 
 
 def _funnel(report: Report) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column()
+    table = _columns()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row(
         "BatchNormalization", f"{report.found} found, {len(report.folds)} folded, {len(report.kept)} kept"
     )
@@ -61,73 +71,107 @@ def _funnel(report: Report) -> Table:
         table.add_row("folded into", ", ".join(f"{count} {op}" for op, count in into.most_common()))
     if report.after is not None:
         before, after = report.before, report.after
-        table.add_row("nodes", f"{before.nodes} → {after.nodes}")
-        table.add_row("size", f"{_bytes(before.nbytes)} → {_bytes(after.nbytes)}")
-    if report.output is not None:
-        table.add_row("written", report.output)
+        table.add_row("nodes", f"{before.nodes} -> {after.nodes}")
+        table.add_row("size", f"{_bytes(before.nbytes)} -> {_bytes(after.nbytes)}")
+        table.add_row("written", report.output or Text("nothing", style="bold"))
     return table
 
 
-def _folds(folds: tuple[Fold, ...]) -> Table:
-    table = Table(title="Folded", title_justify="left", box=None, pad_edge=False)
-    for column in ("normalization", "into", "through"):
-        table.add_column(column, overflow="fold")
+def _folds(folds: tuple[Fold, ...]) -> RenderableType:
+    table = _columns()
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for fold in folds:
-        table.add_row(_place(fold.node, fold.scope), f"{fold.into_op} {fold.into}", " → ".join(fold.through))
-    return table
+        into = Text.assemble(("-> ", "dim"), f"{fold.into_op} {fold.into}")
+        if fold.through:
+            into.append(f" through {', '.join(fold.through)}", style="dim")
+        table.add_row(_place(fold.node, fold.scope), into)
+    return Padding(table, (0, 0, 0, 2))
 
 
-def _kept(kept: tuple[Refusal, ...]) -> Table:
-    table = Table(title="Kept", title_justify="left", box=None, pad_edge=False)
-    table.add_column("code", no_wrap=True)
-    table.add_column("normalization", overflow="fold")
-    table.add_column("reason", overflow="fold", ratio=1)
-    for refusal in kept[:_ROWS]:
-        reason = refusal.reason
-        text = Text(reason.evidence)
-        if reason.hint:
-            text.append(f"\n→ {reason.hint}", style="dim")
-        table.add_row(refusal.code.value, _place(refusal.node, refusal.scope), text)
-    if len(kept) > _ROWS:
-        table.add_row("", f"... and {len(kept) - _ROWS} more", "--report FILE.json has them all")
-    return table
-
-
-def _verdict(verdict: Verdict) -> list[RenderableType]:
-    parts: list[RenderableType] = [
-        Text.assemble((verdict.status, _STYLES.get(verdict.status, "bold yellow")), f": {verdict.summary}")
-    ]
-    worst = _worst(verdict.outputs)
-    if worst:
-        table = Table(box=None, pad_edge=False)
-        for column in ("output", "level"):
-            table.add_column(column, overflow="fold")
-        for column in ("rms error, original", "folded", "max error, original", "folded"):
-            table.add_column(column, justify="right")
-        for each in worst:
-            numbers = (each.original_rms, each.folded_rms, each.original_max, each.folded_max)
-            table.add_row(each.output, each.level, *("-" if n is None else f"{n:.2e}" for n in numbers))
-        parts.append(table)
-    parts.extend(Text(f"note: {finding}") for finding in verdict.findings)
+def _kept(kept: tuple[Refusal, ...], *, every: bool) -> list[RenderableType]:
+    """Those with one reason and one remedy together: nobody reads the same hint fifty times."""
+    groups: dict[tuple[Code, str], list[Refusal]] = {}
+    for refusal in sorted(kept, key=lambda r: r.code):
+        groups.setdefault((refusal.code, refusal.reason.hint), []).append(refusal)
+    parts: list[RenderableType] = []
+    for (code, hint), refusals in groups.items():
+        meaning = code.name.lower().replace("_", " ")
+        parts.append(Text.assemble("  ", (code.value, "yellow"), f" {meaning} ({len(refusals)})"))
+        if hint:
+            parts.append(Padding(Text(f"hint: {hint}", style="cyan"), (0, 0, 0, 4)))
+        shown = len(refusals) if every or len(refusals) <= _GROUP_ROWS + 1 else _GROUP_ROWS
+        table = _columns()
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold", style="dim")
+        for refusal in refusals[:shown]:
+            table.add_row(_place(refusal.node, refusal.scope), refusal.reason.evidence)
+        if shown < len(refusals):
+            table.add_row(f"... and {len(refusals) - shown} more", "`bnfold inspect` lists them")
+        parts.append(Padding(table, (0, 0, 0, 4)))
     return parts
 
 
-def _worst(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
-    """For each output and level the feed with the largest ratio of errors."""
-    worst: dict[tuple[str, str], OutputEvidence] = {}
+def _verdict(verdict: Verdict) -> list[RenderableType]:
+    said = verdict.summary.removeprefix(verdict.status).removeprefix(": ")
+    parts: list[RenderableType] = [
+        Text.assemble((verdict.status, _STYLES.get(verdict.status, "bold yellow")), f": {said}")
+    ]
+    rows = _telling(verdict.outputs)
+    if rows:
+        parts.append(_errors(rows))
+    parts += [Text(f"note: {finding}") for finding in verdict.findings]
+    return parts
+
+
+def _errors(rows: Sequence[OutputEvidence]) -> RenderableType:
+    """Relative to the RMS of the output, so that 1e-7 means the same for every model."""
+    table = _columns(header=True)
+    table.add_column("error / signal", overflow="fold")
+    for column in ("original", "folded", "allowed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("output, feed", overflow="fold", style="dim")
+    for row in rows:
+        where = f"{row.output}, {row.feed}" + (f": {row.note}" if row.note else "")
+        numbers = (row.original_rms, row.folded_rms, row.limit_rms)
+        table.add_row(
+            _LEVELS.get(row.level, row.level), *(_relative(n, row.signal_rms) for n in numbers), where
+        )
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _telling(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
+    """What failed; where nothing did, for each level the comparison that came nearest to its limit."""
+    failed = [each for each in outputs if each.outcome == "fail"]
+    if failed:
+        return failed[:_FAILURE_ROWS]
+    nearest: dict[str, OutputEvidence] = {}
     for each in outputs:
-        key = (each.output, each.level)
-        if key not in worst or (each.ratio or 0.0) > (worst[key].ratio or 0.0):
-            worst[key] = each
-    return list(worst.values())[:_ROWS]
+        if each.level not in nearest or _nearness(each) > _nearness(nearest[each.level]):
+            nearest[each.level] = each
+    return list(nearest.values())
+
+
+def _nearness(row: OutputEvidence) -> float:
+    pairs = ((row.folded_rms, row.limit_rms), (row.folded_max, row.limit_max))
+    return max((value / limit for value, limit in pairs if value is not None and limit), default=-1.0)
+
+
+def _relative(error: float | None, signal: float | None) -> str:
+    if error is None:
+        return "-"
+    return f"{error / signal:.1e}" if signal else f"{error:.1e} absolute"
 
 
 def _times(report: Report) -> Text:
     spent = report.seconds
     stages = {"read": spent.read, "plan": spent.plan, "write": spent.write, "verify": spent.verify}
-    total = sum(stages.values())
-    detail = ", ".join(f"{name} {value:.2f}" for name, value in stages.items() if value)
-    return Text(f"{total:.2f} s ({detail})", style="dim")
+    detail = ", ".join(f"{name} {value:.2f}" for name, value in stages.items() if value >= _SHOWN_SECONDS)
+    return Text(f"{sum(stages.values()):.2f} s" + (f" ({detail})" if detail else ""), style="dim")
+
+
+def _columns(*, header: bool = False) -> Table:
+    return Table(box=None, show_header=header, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _place(node: str, scope: str) -> str:
@@ -135,9 +179,11 @@ def _place(node: str, scope: str) -> str:
 
 
 def _bytes(count: int) -> str:
+    if count < _KIB:
+        return f"{count} B"
     size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < _KIB:
-            return f"{size:.4g} {unit}"
+    for unit in ("KiB", "MiB"):
         size /= _KIB
-    return f"{size:.4g} GiB"
+        if size < _KIB:
+            return f"{size:.1f} {unit}"
+    return f"{size / _KIB:.1f} GiB"
