@@ -130,16 +130,16 @@ class _Emitter:
         edits = self.edits[graph]
         if replaces:
             edits.initializers[name] = tensor
-        elif graph.is_function:
+        elif graph.is_function or (self.lists_inputs and graph is not self.view.graphs[0]):
             first = min(node.index for node, _ in slots)
             edits.inserted.setdefault(first, []).append(self._constant_node(name, weight))
         else:
             edits.added.append(tensor)
-            if self.lists_inputs and graph is self.view.graphs[0]:
+            if self.lists_inputs:
                 edits.inputs_added.append(helper.make_tensor_value_info(name, data_type, weight.dims))
 
     def _constant_node(self, name: str, weight: Weight) -> NodeProto:
-        """Local functions hold no initializers."""
+        """Local functions hold no initializers, and neither do the nested graphs of IR 3."""
         raw = b"".join(block.tobytes() for block in weight.blocks())
         data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         value = TensorProto(name=name, data_type=data_type, dims=weight.dims, raw_data=raw)

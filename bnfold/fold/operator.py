@@ -92,7 +92,10 @@ class Operator:
     Attributes:
         backward: given that output 0 must become `affine(output)`: swallow it, pass it on, or say why not.
         linear: whether it has weights of its own, so that a BatchNormalization behind it is expected to fold.
+        ignores_attributes: whether its rule holds whatever its attributes say, so that in a local function
+            they may be left to the caller.
     """
 
     backward: Callable[[Node, Affine, Draft], Outcome]
     linear: bool = False
+    ignores_attributes: bool = False

@@ -190,6 +190,8 @@ def _backward(site: _Site, draft: Draft) -> _Way | Refused:
         entry = TABLE.get(producer.op)
         if entry is None or producer.graph is not current.graph or producer.outputs[0] is not value:
             return Refused((_no_neighbour(producer, current),))
+        if producer.refers_to_caller and not entry.ignores_attributes:
+            return Refused((_attribute_of_caller(producer),))
         match entry.backward(producer, affine, draft):
             case Refused() as refused:
                 return refused
@@ -286,6 +288,15 @@ def _no_neighbour(producer: Node, consumer: Node) -> Reason:
         Code.NO_LINEAR_NEIGHBOUR,
         producer.label,
         f"it follows {producer.op} {producer.label!r}, which has no weights to take it in",
+    )
+
+
+def _attribute_of_caller(node: Node) -> Reason:
+    return Reason(
+        Code.NOT_CONSTANT,
+        node.label,
+        f"an attribute of {node.op} {node.label!r} is given by the caller of the local function",
+        "inline the function before folding",
     )
 
 

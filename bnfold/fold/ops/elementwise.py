@@ -43,6 +43,8 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
 
 def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
     """The runtime operand's position and the map that the node applies to it."""
+    if node.refers_to_caller:
+        return _refused(node, f"an attribute of {node.op} {node.label!r} is given by the caller")
     constants = [draft.weight(node, i) for i in (0, 1)] if len(node.inputs) > 1 else []
     known = [i for i, c in enumerate(constants) if isinstance(c, Weight)]
     if len(known) != 1:
