@@ -41,7 +41,8 @@ def test_folding_a_convolution_is_composition() -> None:
     def convolved(kernel: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
         windows = np.lib.stride_tricks.sliding_window_view(image, (3, 3), axis=(2, 3))
         summed: NDArray[Any] = np.einsum("nchwij,ocij->nohw", windows, kernel)
-        return summed + bias[:, None, None]
+        summed += bias[:, None, None]
+        return summed
 
     folded = convolved(weight * a.scale[:, None, None, None], offset * a.scale + a.shift)
     expected = runtime.infer(convolved(weight, offset), *case.parameters, backend="numpy")
