@@ -15,7 +15,7 @@ import numpy as np
 
 from bnfold.fold.draft import Draft
 from bnfold.fold.lift import of_node
-from bnfold.fold.operator import Absorbed, Carried, Change, Dissolve, Refused
+from bnfold.fold.operator import Absorbed, Carried, Change, Dissolve, Outcome, Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.model.view import Node, Value, View
@@ -184,25 +184,36 @@ def _backward(site: _Site, draft: Draft) -> _Way | Refused:
             raise AssertionError("an operator carries a map only to an input that it has")
         if (reason := draft.free_edge(value)) is not None:
             blocked.append(reason)
-        producer = value.producer
-        if producer is None:
-            return Refused((_no_producer(value),))
-        entry = TABLE.get(producer.op)
-        if entry is None or producer.graph is not current.graph or producer.outputs[0] is not value:
-            return Refused((_no_neighbour(producer, current),))
-        if producer.refers_to_caller and not entry.ignores_attributes:
-            return Refused((_attribute_of_caller(producer),))
-        match entry.backward(producer, affine, draft):
+        match _ask(value, current, affine, draft):
             case Refused() as refused:
                 return refused
             case Absorbed(more):
                 if blocked:
                     return Refused(tuple(blocked))
-                return _Way(producer, tuple(through), (*changes, *more))
+                return _Way(_producer(value), tuple(through), (*changes, *more))
             case Carried(position, affine, more):
                 changes.extend(more)
-                through.append(producer)
-                current = producer
+                current = _producer(value)
+                through.append(current)
+
+
+def _ask(value: Value, consumer: Node, affine: Affine, draft: Draft) -> Outcome:
+    """What the producer of `value` says to computing `affine(value)` instead."""
+    producer = value.producer
+    if producer is None:
+        return Refused((_no_producer(value),))
+    entry = TABLE.get(producer.op)
+    if entry is None or producer.graph is not consumer.graph or producer.outputs[0] is not value:
+        return Refused((_no_neighbour(producer, consumer),))
+    if producer.refers_to_caller and not entry.ignores_attributes:
+        return Refused((_attribute_of_caller(producer),))
+    return entry.backward(producer, affine, draft)
+
+
+def _producer(value: Value) -> Node:
+    if value.producer is None:
+        raise AssertionError("only a producer answers anything but a refusal")
+    return value.producer
 
 
 def _spelled_out(node: Node, draft: Draft) -> tuple[_Site, Node | None] | None:

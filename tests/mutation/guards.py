@@ -1,0 +1,105 @@
+"""Every guard of the fold engine, and what the code looks like without it.
+
+`test_guards.py` takes each out in turn and expects the acceptance tests to fail. A guard that can be taken
+out unnoticed is either untested or not needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One textual change that removes one guard.
+
+    Attributes:
+        name: what the guard protects against.
+        file: below `bnfold/`.
+        guard: the text that holds it; occurs exactly once.
+        without: what stands there when it is gone.
+    """
+
+    name: str
+    file: str
+    guard: str
+    without: str
+
+
+GUARDS = (
+    # Edges
+    Guard("intermediate is a graph output", "fold/draft.py", "if value.is_output:", "if False:"),
+    Guard("intermediate has several consumers", "fold/draft.py", "if len(uses) > 1:", "if False:"),
+    Guard(
+        "producer stands in an outer graph", "fold/plan.py", "producer.graph is not consumer.graph or ", ""
+    ),
+    Guard("a second output of the producer", "fold/plan.py", " or producer.outputs[0] is not value", ""),
+    Guard(
+        "an attribute comes from the caller of a function",
+        "fold/plan.py",
+        "if producer.refers_to_caller and not entry.ignores_attributes:",
+        "if False:",
+    ),
+    Guard(
+        "a nested graph returns the tensor of an outer one",
+        "model/view.py",
+        "linked.known[id(tensor)] = outer.values[tensor.name]",
+        "pass",
+    ),
+    Guard(
+        "a local function takes the name of an operator",
+        "model/view.py",
+        "and (domain, name) not in self.graph.view.local_functions",
+        "",
+    ),
+    Guard("an operator of another domain", "model/view.py", "if domain in _DEFAULT_DOMAINS and", "if"),
+    # Training mode
+    Guard("is_test", "fold/lift.py", 'node.int_attribute("is_test", 0) == 0', "False"),
+    Guard("statistics of the batch as outputs", "fold/lift.py", "training, how = extra,", "training, how = False,"),
+    Guard("training_mode", "fold/lift.py", 'node.int_attribute("training_mode", 0) != 0 or extra', "extra"),
+    Guard("an attribute of the normalization comes from a caller", "fold/lift.py", "if node.refers_to_caller:", "if False:"),
+    Guard("Dropout in training mode", "fold/ops/identity.py", "if not _is_inference(node, draft):", "if False:"),
+    # Numbers
+    Guard("statistics are finite", "fold/lift.py", "if not np.isfinite(vector.float64()).all()", "if False"),
+    Guard("variance + epsilon is positive", "fold/lift.py", "(var + epsilon <= 0).any()", "False"),
+    Guard("weights are finite", "fold/weight.py", "if np.isnan(peak).any():", "if False:"),
+    Guard("biases are finite", "fold/ops/weights.py", "and not np.isfinite(found.float64()).all()", "and False"),
+    Guard("overflow of the stored type", "fold/weight.py", "if (peak >= overflow).any():", "if False:"),
+    Guard("underflow of the stored type", "fold/weight.py", "((peak > 0) & (peak < tiny)).any()", "False"),
+    Guard("bfloat16 is rounded once", "fold/weight.py", "if dtype != ml_dtypes.bfloat16:", "if True:"),
+    Guard("statistics have one length", "fold/lift.py", "if len(shapes) > 1:", "if False:"),
+    Guard("spatial=0", "fold/lift.py", "if len(scale.dims) == 1:", "if True:"),
+    # Constants
+    Guard("overridable initializers", "model/constants.py", "if value.is_input and self._overridable:", "if False:"),
+    Guard("quantized weights", "model/constants.py", "if node.op in _QUANTIZERS:", "if False:"),
+    # Axes
+    Guard("Conv: the channel axis", "fold/ops/conv.py", "if affine.axis != 1:", "if False:"),
+    Guard("ConvTranspose: the channel axis", "fold/ops/conv_transpose.py", "if affine.axis != 1:", "if False:"),
+    Guard("ConvTranspose: groups", "fold/ops/conv_transpose.py", 'node.int_attribute("group", 1)', "1"),
+    Guard("Gemm: transB", "fold/ops/gemm.py", '0 if node.int_attribute("transB", 0) else 1', "1"),
+    Guard("Gemm: beta scales C", "fold/ops/gemm.py", "affine(beta * old.float64())", "affine(old.float64())"),
+    Guard("Gemm: beta becomes 1", "fold/ops/gemm.py", "if beta != 1.0:", "if False:"),
+    Guard("MatMul: the feature axis", "fold/ops/matmul.py", "if affine.axis != feature:", "if False:"),
+    Guard("Transpose moves the axis", "fold/ops/reshape.py", "affine.on_axis(perm[affine.axis])", "affine"),
+    Guard("a reshape must keep strides", "fold/axes.py", "behind.number % stride.number or ", ""),
+    Guard("a reshape must hold whole turns", "fold/axes.py", "(length * stride.number) % (behind.number * affine.size)", "False"),
+    Guard("a reshape: what comes before the axis", "fold/axes.py", "before == _Product.of(here[:axis])", "True"),
+    Guard("a reshape: what comes behind the axis", "fold/axes.py", "behind == _Product.of(here[axis + 1 :])", "True"),
+    Guard("arithmetic: the constant's axis", "fold/ops/elementwise.py", "own.axis != affine.axis", "False"),
+    Guard("arithmetic: the constant fits the channels", "fold/ops/elementwise.py", "shape[axis] != dims[varying[0]]", "False"),
+    Guard("arithmetic: one varying axis", "fold/ops/elementwise.py", "if len(varying) > 1:", "if False:"),
+    Guard("arithmetic: a constant divided by the tensor", "fold/ops/elementwise.py", 'if node.op == "Div" and position == 1:', "if False:"),
+    Guard("arithmetic: a constant minus the tensor", "fold/ops/elementwise.py", 'if op == "Sub" and position == 0:', 'if op == "Sub":'),
+    Guard("arithmetic: axis of opset 6", "fold/ops/elementwise.py", 'offset = node.int_attribute("axis", offset)', "pass"),
+    Guard("normalization: the axis of the earlier one", "fold/ops/batch_normalization.py", "if affine.axis != lifted.axis:", "if False:"),
+    # Writing
+    Guard("a shared weight that others still read", "fold/emit.py", "readers == set(slots)", "True"),
+    Guard("a weight that is a graph output", "fold/emit.py", "and not home.is_output", ""),
+    Guard("a weight whose shape changes", "fold/emit.py", "and tuple(tensor.dims) == weight.dims", ""),
+    Guard("IR 3 lists initializers as inputs", "fold/emit.py", "if self.lists_inputs:", "if False:"),
+    Guard("nested graphs of IR 3 hold no initializers", "fold/emit.py", " or (self.lists_inputs and graph is not self.view.graphs[0])", ""),
+    Guard("an initializer goes with its input", "fold/emit.py", "if value.is_input:", "if False:"),
+    Guard("a constant that others still read", "fold/emit.py", "node not in dead and node not in self.draft.removed and (node, position) not in self.draft.weights", "False"),
+    Guard("names that are taken", "fold/draft.py", "while name in names:", "while False:"),
+    Guard("stale quantization annotations", "fold/emit.py", "|= annotated & changed", "|= set()"),
+)  # fmt: skip

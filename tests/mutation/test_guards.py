@@ -1,0 +1,63 @@
+"""Without any one of its guards the engine fails its acceptance tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from guards import GUARDS, Guard
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _acceptance(package_root: Path) -> int:
+    """Exit status of the acceptance tests run against the package below `package_root`."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/conformance",
+        "tests/fold",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(package_root), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=package_root, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package and its tests, to be spoiled."""
+    for folder in ("bnfold", "tests", "models"):
+        if (ROOT / folder).exists():
+            shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda g: g.name)
+def test_every_guard_stands_where_the_table_says(guard: Guard) -> None:
+    text = (ROOT / "bnfold" / guard.file).read_text(encoding="utf-8")
+    assert text.count(guard.guard) == 1
+
+
+@pytest.mark.slow
+def test_the_acceptance_tests_pass_with_all_guards(copy: Path) -> None:
+    assert _acceptance(copy) == pytest.ExitCode.OK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda g: g.name)
+def test_the_acceptance_tests_notice_a_missing_guard(guard: Guard, copy: Path) -> None:
+    path = copy / "bnfold" / guard.file
+    path.write_text(path.read_text(encoding="utf-8").replace(guard.guard, guard.without), encoding="utf-8")
+    assert _acceptance(copy) == pytest.ExitCode.TESTS_FAILED
