@@ -68,7 +68,7 @@ def layout_of(shape: tuple[int, ...], axis: int) -> Layout:
     rank = len(shape)
     if rank == 0:
         raise UsageError("x is a scalar; batch normalization needs at least one axis")
-    if axis not in {1, -1, rank - 1} or (axis == 0 and rank > 1):
+    if axis not in {1, -1, rank - 1}:
         raise UsageError(
             f"axis={axis} with x of shape {shape}: the channel axis is 1, or -1 for channels-last"
         )

@@ -34,7 +34,7 @@ def rounded(values: Float64Array, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 def _odd_float32(values: Float64Array) -> npt.NDArray[np.float32]:
     nearest = values.astype(np.float32)
-    inexact = (nearest != values) & np.isfinite(values)
+    inexact = nearest != values  # true for NaN too, which one more bit leaves NaN
     bits = nearest.view(np.uint32)
     bits -= inexact & (np.abs(nearest) > np.abs(values))  # truncate towards zero
     bits |= inexact

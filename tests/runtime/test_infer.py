@@ -49,8 +49,22 @@ def test_bfloat16_is_rounded_once_next_to_a_tie() -> None:
     x = np.zeros((1, 1), ml_dtypes.bfloat16)
     y = runtime.infer(x, one, one + 2.0**-8 + 2.0**-40, one * 0, one, epsilon=0.0, backend="numpy")
     assert float(y[0, 0]) == 1 + 2.0**-7
-    tie = runtime.infer(x, one, one + 2.0**-8, one * 0, one, epsilon=0.0, backend="numpy")
-    assert float(tie[0, 0]) == 1.0
+    for below in (one + 2.0**-8, one + 2.0**-8 - 2.0**-40):
+        y = runtime.infer(x, one, below, one * 0, one, epsilon=0.0, backend="numpy")
+        assert float(y[0, 0]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e300, -1e300, 1e-300, -3.39e38, 2.0**-133]
+)
+def test_the_edges_of_bfloat16(value: float) -> None:
+    # All but the last are what float32 rounds to as well; the last is bfloat16's smallest number.
+    zero, one = np.zeros(1), np.ones(1)
+    x = np.full((1, 1), 0.0).astype(ml_dtypes.bfloat16)
+    y = runtime.infer(x, zero, np.full(1, value), zero, one, epsilon=0.0, backend="numpy")
+    with np.errstate(over="ignore"):
+        expected = np.full((1, 1), value).astype(np.float32).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(y.astype(np.float32), expected.astype(np.float32))
 
 
 def test_a_batch_of_one_gives_the_bits_of_its_row(

@@ -89,5 +89,14 @@ def test_what_has_no_statistics_is_refused() -> None:
         runtime.recalibrate([[1.0]])  # type: ignore[list-item]  # what a caller without a type checker passes
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_an_empty_batch_changes_nothing(first: bool) -> None:
+    x, empty = np.array([[1.0, np.inf, np.nan], [2.0, 0.0, 0.0]]), np.zeros((0, 3))
+    got = runtime.recalibrate([empty, x] if first else [x, empty])
+    assert got.count == 2
+    np.testing.assert_array_equal(got.mean, [1.5, np.inf, np.nan])
+    np.testing.assert_array_equal(got.m2, [0.5, np.nan, np.nan])
+
+
 def test_one_value_has_variance_zero() -> None:
     np.testing.assert_array_equal(runtime.Recalibration.of(np.full((1, 3), 0.1)).var(), 0)

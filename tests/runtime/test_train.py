@@ -108,8 +108,10 @@ def test_a_nonfinite_value_stays_in_its_channel(bad: float, at: int) -> None:
         np.testing.assert_array_equal(getattr(result, name)[keep], getattr(clean, name)[keep])
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e3, -1e5, 1e7])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("dtype", "offset"),
+    [(np.float32, 0.0), (np.float32, 1e3), (np.float32, -1e5), (np.float64, 1e7), (np.float64, -1e12)],
+)
 def test_statistics_at_an_offset_against_rational_arithmetic(offset: float, dtype: DTypeLike) -> None:
     rng = np.random.default_rng(3)
     x = (rng.standard_normal((40, 2, 25)) + offset).astype(dtype)
