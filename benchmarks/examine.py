@@ -1,0 +1,79 @@
+"""Looks at a tool's result, independently of every tool: what is left, and does it still compute the same.
+
+    python examine.py ORIGINAL RESULT
+
+prints one JSON object: `bn`, the BatchNormalization nodes left in all graphs; `bytes`, the size of the
+files; `difference`, the largest difference of the outputs for one random input, in units of the RMS of the
+original's output (onnxruntime without optimizations), null where one of the models does not run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+
+def count_bn(nodes: Iterable[onnx.NodeProto]) -> int:
+    """BatchNormalization nodes, those in nested graphs too."""
+    count = 0
+    for node in nodes:
+        count += node.op_type == "BatchNormalization" and node.domain in {"", "ai.onnx"}
+        for attribute in node.attribute:
+            count += sum(count_bn(graph.node) for graph in (attribute.g, *attribute.graphs))
+    return count
+
+
+def outputs(path: Path, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    """What onnxruntime computes, running the model as it is written."""
+    ort = import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    results: list[NDArray[Any]] = session.run(None, feeds)
+    return results
+
+
+def difference(original: Path, result: Path, graph: onnx.GraphProto) -> float | None:
+    """The largest difference between the outputs, relative to the RMS of the original's."""
+    stored = {tensor.name for tensor in graph.initializer}
+    rng = np.random.default_rng(0)
+    feeds = {
+        value.name: rng.standard_normal(
+            [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim], np.float32
+        )
+        for value in graph.input
+        if value.name not in stored
+    }
+    try:
+        pairs = list(zip(outputs(original, feeds), outputs(result, feeds), strict=True))
+    except Exception as error:  # noqa: BLE001  # onnxruntime has an exception class for each status
+        print(f"{result.name} does not run: {error}", file=sys.stderr)
+        return None
+    return max(float(np.abs(a - b).max() / np.sqrt(np.mean(np.square(a)))) for a, b in pairs)
+
+
+def main() -> None:
+    """Print the findings on the result that the command line names."""
+    original, result = map(Path, sys.argv[1:])
+    model = onnx.load(result, load_external_data=False)
+    finding = {
+        "bn": count_bn(model.graph.node) + sum(count_bn(f.node) for f in model.functions),
+        "bytes": sum(file.stat().st_size for file in result.parent.iterdir()),
+        "difference": difference(original, result, onnx.load(original, load_external_data=False).graph),
+    }
+    print(json.dumps(finding))
+
+
+if __name__ == "__main__":
+    main()
