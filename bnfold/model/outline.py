@@ -99,21 +99,22 @@ def children(buffer: Buffer, kind: Kind, start: int, stop: int) -> Iterator[Reco
         yield record
 
 
-def outline(buffer: Buffer) -> tuple[list[bytes | Range], frozenset[int]]:
+def outline(buffer: Buffer) -> tuple[list[bytes | Range], dict[int, int]]:
     """The skeleton of a serialized model.
 
     Returns:
-        The pieces that make the skeleton, and the offsets of the payloads that are not in it.
+        The pieces that make the skeleton, and by offset of each payload that is not in it, the tag of the
+        field that it was in.
 
     Raises:
         ModelError: the bytes are no protobuf message.
     """
-    left_out: set[int] = set()
+    left_out: dict[int, int] = {}
     pieces = _message(buffer, (0, 0, 0, len(buffer)), Kind.MODEL, left_out, 0)
-    return [piece for piece in pieces if isinstance(piece, bytes | Range)], frozenset(left_out)
+    return [piece for piece in pieces if isinstance(piece, bytes | Range)], left_out
 
 
-def _message(buffer: Buffer, record: Record, kind: Kind, left_out: set[int], depth: int) -> list[Piece]:
+def _message(buffer: Buffer, record: Record, kind: Kind, left_out: dict[int, int], depth: int) -> list[Piece]:
     """The payload of a record that holds a message, with what is left out noted in `left_out`."""
     _, _, start, stop = record
     if kind is Kind.TENSOR:
@@ -134,7 +135,7 @@ def _message(buffer: Buffer, record: Record, kind: Kind, left_out: set[int], dep
     return pieces
 
 
-def _tensor(buffer: Buffer, start: int, stop: int, left_out: set[int]) -> list[Piece]:
+def _tensor(buffer: Buffer, start: int, stop: int, left_out: dict[int, int]) -> list[Piece]:
     """A tensor, presented as external data of the model file if its payload is big and of the plain kind."""
     payload: Record | None = None
     data_type = 0
@@ -154,7 +155,7 @@ def _tensor(buffer: Buffer, start: int, stop: int, left_out: set[int]) -> list[P
     plain = data_type != 8 if tag == RAW_DATA else data_type in _SAME_AS_RAW.get(tag, ())  # noqa: PLR2004 - 8: STRING
     if not plain or end - body <= THRESHOLD:
         return [Range(start, stop)]
-    left_out.add(body)
+    left_out[body] = tag
     return [Range(start, begin), Range(end, stop), location(b"", body, end - body)]
 
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnx
 
 from bnfold.model.edits import MAIN, GraphEdits, Scope
-from bnfold.model.outline import DATA_LOCATION, EXTERNAL_DATA, PAYLOAD_FIELDS, Kind, children, location
+from bnfold.model.outline import (
+    DATA_LOCATION,
+    EXTERNAL_DATA,
+    PAYLOAD_FIELDS,
+    RAW_DATA,
+    Kind,
+    children,
+    location,
+)
 from bnfold.model.store import Span
 from bnfold.model.wire import Range, Stream, message, number, records, tag_of, text, varint
 
@@ -38,7 +46,6 @@ _COARSE_FROM, _COARSE, _FINE = 1 << 20, 64 << 10, 64
 
 _NODE, _INITIALIZER, _SPARSE, _GRAPH_INPUT = tag_of(1), tag_of(5), tag_of(15), tag_of(11)
 _NOTES = frozenset({tag_of(13), tag_of(14)})  # value_info, quantization_annotation
-_RAW_DATA = 9
 # dims, data_type, segment and name: what a new tensor says anew; doc_string and the rest stay the old one's.
 _TENSOR_HEAD = frozenset({1, 2, 3, 8})
 _EXTERNAL_FIELDS = frozenset({EXTERNAL_DATA >> 3, DATA_LOCATION >> 3})
@@ -289,7 +296,9 @@ class _Patcher:
         if span is None or (span.file is None and buffer is self.model.buffer):
             return [Range(record[2], record[3])]
         kept = _without(buffer, record, _EXTERNAL_FIELDS | PAYLOAD_FIELDS)
-        if span.file is None or self.data is None:
+        if span.file is None:
+            return kept + self._inline(span, self.model.field_of(span))
+        if self.data is None:
             return kept + self._inline(span)
         return [*kept, location(self.data.name, self.data.place(span), span.nbytes)]
 
@@ -309,9 +318,9 @@ class _Patcher:
             return self._inline(new)
         return [location(self.data.name, self.data.place(new), new.nbytes)]
 
-    def _inline(self, payload: Payload) -> list[Piece]:
+    def _inline(self, payload: Payload, tag: int = RAW_DATA) -> list[Piece]:
         chunks = partial(span_chunks, self.model, payload) if isinstance(payload, Span) else payload.chunks
-        return [varint(tag_of(_RAW_DATA)) + varint(payload.nbytes), Stream(payload.nbytes, chunks)]
+        return [varint(tag) + varint(payload.nbytes), Stream(payload.nbytes, chunks)]
 
     def written(
         self, new: onnx.NodeProto, old: tuple[Record, onnx.NodeProto, Scope, int] | None

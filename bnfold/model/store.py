@@ -77,7 +77,7 @@ class ModelFile:
     __slots__ = ("_files", "_left_out", "_maps", "base_dir", "buffer", "external", "path", "proto")
 
     def __init__(
-        self, path: Path | None, buffer: Buffer, proto: onnx.ModelProto, left_out: frozenset[int]
+        self, path: Path | None, buffer: Buffer, proto: onnx.ModelProto, left_out: dict[int, int]
     ) -> None:
         self.path = path
         self.base_dir = None if path is None else path.absolute().parent
@@ -207,6 +207,10 @@ class ModelFile:
             if span is not None and mapped:
                 self.drop(Span(span.file, span.offset + start * row, part.nbytes))
 
+    def field_of(self, span: Span) -> int:
+        """The tag of the TensorProto field that a span of the model itself is the payload of."""
+        return self._left_out[span.offset]
+
     def release(self, tensor: onnx.TensorProto) -> None:
         """Give back the memory that reading a tensor's mapped values took; they stay valid."""
         span = self.span(tensor)
@@ -231,7 +235,10 @@ class ModelFile:
     def _map(self, file: Path) -> mmap.mmap:
         mapped = self._maps.pop(file, None)
         if mapped is None:
-            mapped = _map_file(file)
+            try:
+                mapped = _map_file(file)
+            except (OSError, ValueError) as error:  # ValueError: it is empty by now
+                raise ModelError(f"external data {str(file)!r} cannot be read any more: {error}") from None
             while len(self._maps) >= _OPEN_MAPS:  # each map holds a file descriptor
                 del self._maps[next(iter(self._maps))]
         self._maps[file] = mapped
@@ -262,6 +269,8 @@ class ModelFile:
             )
         try:
             status = real.stat()
+            if stat.S_ISREG(status.st_mode):
+                real.open("rb").close()
         except PermissionError:
             raise EnvironmentFault(f"{where} may not be read; check its permissions") from None
         except OSError as error:

@@ -288,7 +288,11 @@ def test_inline_data_cannot_be_borrowed_from_the_model_file(tmp_path: Path) -> N
     graph = helper.make_graph([], "g", [], [], [weight])
     data = model(graph).SerializeToString()
     offset = data.index(weight.raw_data)
-    for at in (offset, offset + 2, offset + 3):  # where the payload lies now, and with 14 bytes or so before it
+    for at in (
+        offset,
+        offset + 2,
+        offset + 3,
+    ):  # where the payload lies now, and with 14 bytes or so before it
         thief = TensorProto(name="thief", data_type=1, dims=(5000,), data_location=TensorProto.EXTERNAL)
         for key, value in {"location": "", "offset": str(at), "length": "20000"}.items():
             thief.external_data.add(key=key, value=value)
@@ -417,7 +421,10 @@ def test_no_permission(tmp_path: Path) -> None:
         path = with_external(folder, location="w.bin")
         (path.parent / "w.bin").write_bytes(bytes(16))
         (path.parent / "w.bin").chmod(0)
-        for closed, said in ((path.parent / "w.bin", "'w.bin' may not be read"), (path, "m.onnx may not be read")):
+        for closed, said in (
+            (path.parent / "w.bin", "'w.bin' may not be read"),
+            (path, "m.onnx may not be read"),
+        ):
             closed.chmod(0)
             ran = subprocess.run(
                 [sys.executable, "-c", AS_NOBODY, str(path)], capture_output=True, text=True, check=True

@@ -84,7 +84,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def value_info(name: str, shape: tuple[int | str, ...] = (2,), kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+def value_info(
+    name: str, shape: tuple[int | str, ...] = (2,), kind: int = TensorProto.FLOAT
+) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
@@ -266,13 +268,13 @@ def scopes(proto: onnx.ModelProto) -> list[tuple[Scope, Any]]:
 
 
 def applied(proto: onnx.ModelProto, edits: ModelEdits) -> onnx.ModelProto:
-    """Edits applied to a whole model with plain protobuf calls, innermost scopes first."""
+    """Edits applied to a whole model with plain protobuf calls."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     by_scope = {edit.scope: edit for edit in edits.graphs}
-    for scope, graph in reversed(scopes(result)):
-        if scope in by_scope:
-            _apply(graph, by_scope[scope])
+    _apply(result.graph, Scope(), by_scope)
+    for index, function in enumerate(result.functions):
+        _apply(function, Scope(index), by_scope)
     present = {entry.key: entry for entry in result.metadata_props}
     for key, value in edits.metadata.items():
         entry = present.get(key) or result.metadata_props.add(key=key)
@@ -280,13 +282,21 @@ def applied(proto: onnx.ModelProto, edits: ModelEdits) -> onnx.ModelProto:
     return result
 
 
-def _apply(graph: Any, edit: GraphEdits) -> None:
+def _apply(graph: Any, scope: Scope, by_scope: dict[Scope, GraphEdits]) -> None:
+    edit = by_scope.get(scope, GraphEdits(scope))
     nodes: list[onnx.NodeProto] = []
     for index in range(len(graph.node) + 1):
         nodes += edit.inserted.get(index, ())
         if index < len(graph.node):
             node = edit.nodes.get(index, graph.node[index])
-            nodes += [] if node is None else [node]
+            if node is None:
+                continue
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    _apply(attribute.g, scope.body(index, attribute.name), by_scope)
+                for place, inner in enumerate(attribute.graphs):
+                    _apply(inner, scope.body(index, attribute.name, place), by_scope)
+            nodes.append(node)
     _assign(graph.node, nodes)
     _assign(graph.value_info, [info for info in graph.value_info if info.name not in edit.dropped])
     if isinstance(graph, onnx.FunctionProto):
@@ -300,7 +310,9 @@ def _apply(graph: Any, edit: GraphEdits) -> None:
         replacement = edit.initializers.get(thin.values.name)
         appended += [] if replacement is None else [_merged(TensorProto(), replacement)]
     kept = [thin for thin in graph.sparse_initializer if thin.values.name not in edit.initializers]
-    _assign(graph.initializer, tensors + [_merged(TensorProto(), new) for new in edit.added] + appended)
+    added = [_merged(TensorProto(), new) for new in edit.added]
+    # Where there was none, new ones come at the end of the graph.
+    _assign(graph.initializer, tensors + (added + appended if graph.initializer else appended + added))
     _assign(graph.sparse_initializer, kept)
     inputs = [value for value in graph.input if value.name not in edit.inputs_removed]
     _assign(graph.input, inputs + list(edit.inputs_added))
