@@ -1,8 +1,10 @@
 """Does batch normalization on this machine give the numbers worked out by hand?
 
-The example is chosen so that every intermediate is exact in binary, in any dtype: two channels whose two
-values lie 2 on either side of the mean (variance 4), and epsilon 12, so the standard deviation is 4 and xhat
-is -1/2 and 1/2.
+And, on a GPU, those of the reference on a tensor that fills many blocks?
+
+The example worked out by hand is chosen so that every intermediate is exact in binary, in any dtype: two
+channels whose two values lie 2 on either side of the mean (variance 4), and epsilon 12, so the standard
+deviation is 4 and xhat is -1/2 and 1/2.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ _DX_INFERENCE = ((0.5, 0.0), (0.0, -2.0))
 # The reference must be exact here. A GPU may take the root with two units of float32 in the last place, and
 # the products after it add one each.
 _UNITS_ALLOWED: Mapping[BackendName, int] = {"numpy": 0, "cuda": 4}
+# On random data: the statistics are good to one unit of float32, and fewer than eight roundings follow, of
+# values up to twice the largest result.
+_AGREEMENT_UNITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,12 @@ class Check:
 
 
 def self_test() -> tuple[Check, ...]:
-    """Compare every backend that runs here with the example, in every dtype and both layouts."""
+    """Compare every backend that runs here with the example, and CUDA with the reference on random data."""
     rows = [_check("numpy", dtype) for dtype in FLOAT_DTYPES]
     reason = cuda_unavailable()
     if reason is None:
         rows += [_check("cuda", dtype) for dtype in FLOAT_DTYPES]
+        rows += [_agreement(last=last) for last in (False, True)]
     else:
         rows.append(Check("cuda", None, reason))
     return tuple(rows)
@@ -87,6 +93,47 @@ def _check(backend: BackendName, dtype: np.dtype[Any]) -> Check:
         if not off <= allowed * float(np.max(np.abs(expected))):
             return Check(name, ok=False, detail=f"{what} is {np.ravel(got)}, expected {np.ravel(expected)}")
     return Check(name, ok=True, detail=f"{len(results)} results as worked out by hand")
+
+
+def _agreement(*, last: bool) -> Check:
+    """Compare CUDA with the reference on float32 activations of a common size, with odd tails."""
+    shape, axis = ((4, 27, 29, 65), -1) if last else ((4, 65, 27, 29), 1)
+    name = f"cuda against numpy, {'channels-last' if last else 'channels-first'}"
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape).astype(np.float32) + np.float32(offset) for offset in (3, 0))
+    scale, bias, mean, var = (rng.uniform(0.5, 2, 65).astype(np.float32) for _ in range(4))
+    given = {"epsilon": 1e-5, "axis": axis}
+
+    def compute(backend: BackendName) -> dict[str, Array]:
+        run = load(backend)
+        step = run.train(x, scale, bias, mean, var, momentum=0.9, unbiased=False, **given)
+        slopes = run.backward(dy, x, scale, mean=step.mean, var=step.var, training=True, **given)
+        return {
+            "inference y": run.infer(x, scale, bias, mean, var, **given),
+            "training y": step.y,
+            "batch mean": step.mean,
+            "batch variance": step.var,
+            "running mean": step.running_mean,
+            "running variance": step.running_var,
+            "dx": slopes.dx,
+            "dscale": slopes.dscale,
+            "dbias": slopes.dbias,
+        }
+
+    expected = compute("numpy")
+    try:
+        got = compute("cuda")
+    except BnfoldError as error:
+        return Check(name, ok=False, detail=str(error))
+    allowed = _AGREEMENT_UNITS * float(np.finfo(np.float32).eps)
+    worst = 0.0
+    for what, reference in expected.items():
+        wide = reference.astype(np.float64)
+        off = float(np.max(np.abs(got[what].astype(np.float64) - wide)) / np.max(np.abs(wide)))
+        if not off <= allowed:
+            return Check(name, ok=False, detail=f"{what} is off by {off:.1e} of its largest value")
+        worst = max(worst, off)
+    return Check(name, ok=True, detail=f"off by at most {worst:.1e} of the largest value")
 
 
 def _results(

@@ -32,7 +32,14 @@ def test_a_backend_that_works_is_checked_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(selftest, "cuda_unavailable", lambda: None)
     monkeypatch.setattr(selftest, "load", lambda _: numpy_backend)
     rows = selftest.self_test()
-    assert [row.name for row in rows[4:]] == ["cuda float16", "cuda bfloat16", "cuda float32", "cuda float64"]
+    assert [row.name for row in rows[4:]] == [
+        "cuda float16",
+        "cuda bfloat16",
+        "cuda float32",
+        "cuda float64",
+        "cuda against numpy, channels-first",
+        "cuda against numpy, channels-last",
+    ]
     assert all(row.ok for row in rows)
 
 
@@ -90,5 +97,27 @@ def test_a_backend_that_fails_is_a_row_and_not_an_exception(monkeypatch: pytest.
 
     monkeypatch.setattr(selftest, "load", load)
     rows = selftest.self_test()
-    assert [row.ok for row in rows] == [True] * 4 + [False] * 4
+    assert [row.ok for row in rows] == [True] * 4 + [False] * 6
     assert rows[-1].detail == "out of device memory"
+
+
+@pytest.mark.parametrize(("function", "field"), [("infer", None), ("train", "var"), ("backward", "dx")])
+def test_one_wrong_tail_on_a_gpu_is_found(
+    monkeypatch: pytest.MonkeyPatch, function: str, field: str | None
+) -> None:
+    monkeypatch.setattr(selftest, "cuda_unavailable", lambda: None)
+
+    def broken(x: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - wraps any backend function
+        result = getattr(numpy_backend, function)(x, *args, **options)
+        if x.size > 1000:  # a fault that the example worked out by hand is too small to show
+            values = result if field is None else getattr(result, field)
+            values.flat[-1] += 0.01 * np.abs(values).max()
+        return result
+
+    module = SimpleNamespace(
+        **{name: getattr(numpy_backend, name) for name in ("infer", "train", "backward")} | {function: broken}
+    )
+    monkeypatch.setattr(selftest, "load", lambda name: module if name == "cuda" else numpy_backend)
+    rows = selftest.self_test()
+    assert [row.ok for row in rows] == [True] * 8 + [False] * 2
+    assert "is off by" in rows[-1].detail
