@@ -182,7 +182,7 @@ CASES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "value_twice": (saved(value_twice), ("bn_out",)),
     "initializer_twice": (saved(initializer_twice), ("the_weight",)),
     "input_made_again": (saved(input_made_again), ("'x'", '"x"', " x")),
-    "no_opset": (saved(no_opset), ("opset",)),
+    "no_opset": (saved(no_opset), ("opset", "operator set")),
     "bn_input_missing": (saved(bn_input_missing), ("the_bn",)),
     "bn_input_empty": (saved(bn_input_empty), ("the_bn",)),
     "statistics_of_wrong_length": (saved(statistics_of_wrong_length), ("the_bn", "w_")),

@@ -37,15 +37,20 @@ def node_bodies(node: NodeProto) -> Iterator[GraphProto]:
             yield from bodies(inner)
 
 
-def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Every node of the model: main graph, nested graphs, functions and what is nested in them."""
-    for graph in bodies(model.graph):
-        yield from graph.node
+def all_graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph, the bodies in it and the bodies in functions."""
+    yield from bodies(model.graph)
     for function in model.functions:
         for node in function.node:
-            yield node
-            for graph in node_bodies(node):
-                yield from graph.node
+            yield from node_bodies(node)
+
+
+def all_nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Every node of the model: main graph, nested graphs, functions and what is nested in them."""
+    for graph in all_graphs(model):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
 
 
 def batch_norms(model: ModelProto) -> list[NodeProto]:
@@ -69,7 +74,7 @@ def initializers(model: ModelProto) -> dict[str, Any]:
 def _constants(model: ModelProto) -> dict[str, set[bytes]]:
     """Every stored tensor by the name it is read under, as serialized bytes."""
     found: dict[str, set[bytes]] = {}
-    for graph in bodies(model.graph):
+    for graph in all_graphs(model):
         for t in graph.initializer:
             found.setdefault(t.name, set()).add(t.SerializeToString(deterministic=True))
         for s in graph.sparse_initializer:
@@ -92,7 +97,7 @@ def written_constants(original: ModelProto, result: ModelProto) -> frozenset[str
 
 def operations(model: ModelProto, feeds: Feeds) -> int:
     """No fewer than the operations on any path of the model: no sum is longer than all numbers that go in."""
-    stored = sum(int(np.prod(t.dims)) for graph in bodies(model.graph) for t in graph.initializer)
+    stored = sum(int(np.prod(t.dims)) for graph in all_graphs(model) for t in graph.initializer)
     return stored + sum(np.asarray(f).size for f in feeds.values()) + 8 * sum(1 for _ in all_nodes(model))
 
 
@@ -172,7 +177,7 @@ def runtime_agrees(model: ModelProto, truth: ModelProto, feeds: Feeds) -> bool:
 
 
 def _float_types(model: ModelProto) -> set[int]:
-    stored = {t.data_type for graph in bodies(model.graph) for t in graph.initializer}
+    stored = {t.data_type for graph in all_graphs(model) for t in graph.initializer}
     named = {i.type.tensor_type.elem_type for i in [*model.graph.input, *model.graph.output]}
     return (stored | named) & oracle.FLOAT_TYPES
 

@@ -767,7 +767,7 @@ class Interpreter:
     Attributes:
         model: the model.
         bounded: also follow magnitudes and errors.
-        rounded: initializers of the main graph and of bodies that carry half an ulp of error.
+        rounded: stored tensors (initializers and Constant nodes, wherever they stand) that carry half an ulp of error.
     """
 
     model: ModelProto
@@ -966,6 +966,8 @@ class Interpreter:
                 result.append(value)
                 continue
             grown = error[i]
+            if kind == "Constant" and call.node.output[0] in self.rounded:
+                grown = half_ulp(value.data, value.elem_type)
             if value.constant and kind not in _EXACT:
                 # A runtime rounds what it computes from constants; whoever reads the model may or may not.
                 grown = grown + half_ulp(value.data, value.elem_type)
@@ -1026,7 +1028,7 @@ def evaluate_bounded(
     Args:
         model: a model whose weights are loaded.
         feeds: as for `evaluate`.
-        rounded: names of initializers that carry one rounding to their type.
+        rounded: names of stored tensors that carry one rounding to their type.
 
     Returns:
         The outputs of the main graph by name.

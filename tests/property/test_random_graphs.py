@@ -1,0 +1,75 @@
+"""Random graphs: whatever was folded, the model computes what it computed.
+
+The default lane takes 150 graphs, the slow lane 2,000; any number by hand:
+
+    BNFOLD_EXAMPLES=20000 pytest tests/property -m slow
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, note, settings
+from onnx import ModelProto, printer
+from support.claims import batch_norms, expect
+from support.graphs import models
+
+import bnfold
+
+QUICK, THOROUGH = 150, int(os.environ.get("BNFOLD_EXAMPLES", "2000"))
+
+
+def lane(examples: int, *, derandomize: bool) -> settings:
+    return settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+
+
+def holds(model: ModelProto) -> None:
+    note(printer.to_text(model))
+    # `expect` asserts the values, the sum of folds and refusals, fidelity, the checker and the untouched original
+    result = expect(model, runtime=False)
+    again = bnfold.optimize(result.model, verify=False)
+    assert not again.folds
+    assert again.model.SerializeToString() == result.model.SerializeToString()
+    assert len(batch_norms(again.model)) == len([r for r in again.kept if r.op == "BatchNormalization"])
+
+
+@given(models())
+@lane(QUICK, derandomize=True)
+def test_random_graphs(model: ModelProto) -> None:
+    holds(model)
+
+
+@pytest.mark.slow
+@given(models())
+@lane(THOROUGH, derandomize="BNFOLD_EXAMPLES" not in os.environ)
+def test_many_random_graphs(model: ModelProto) -> None:
+    holds(model)
+
+
+def test_the_graphs_are_worth_testing() -> None:
+    """Most graphs hold a BN, a good part folds and a good part stays: else the test above says little."""
+    found = {"graphs": 0, "with_bn": 0, "folds": 0, "kept": 0, "through": 0}
+
+    @given(models())
+    @lane(QUICK, derandomize=True)
+    def count(model: ModelProto) -> None:
+        result = bnfold.optimize(model, verify=False)
+        found["graphs"] += 1
+        found["with_bn"] += bool(batch_norms(model))
+        found["folds"] += len(result.folds)
+        found["kept"] += len(result.kept)
+        found["through"] += sum(bool(f.through) for f in result.folds)
+
+    count()
+    assert found["with_bn"] > 0.6 * found["graphs"]
+    assert found["folds"] > 0.5 * found["graphs"]
+    assert found["kept"] > 0.5 * found["graphs"]
+    assert found["through"] > 0.02 * found["graphs"]
