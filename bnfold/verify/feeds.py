@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +19,19 @@ Kind = Literal["normal", "uniform", "zeros", "large"]
 
 # Sizes that fully convolutional networks, classifiers with a fixed head, and text recognizers accept.
 SPATIAL = (64, 96, 224, 256, 32, 128, 48, 160, 192, 299, 320, 384, 416, 512, 640)
+VOLUME = (16, 32, 24, 48, 64, 96, 128)
 SEQUENCE = (8, 12, 16, 32, 64, 128, 7, 1)
 BATCH = (1, 2, 3)
 CHANNELS = (3, 1, 4, 8, 16)
 # "large" scales normal values by these: far from what training sees, short of overflow in most networks.
-_LARGE = {"f2": 32.0, "bf": 1024.0, "f4": 1024.0, "f8": 1024.0}
-_FLOATS = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-)
+_LARGE, _LARGE_FLOAT16 = 1024.0, 32.0
 _TRANSPARENT = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand"}
 )
 _SHAPE_INPUTS = {"Reshape": 1, "Expand": 1, "Tile": 1, "ConstantOfShape": 0, "Resize": 3, "Slice": 1}
-_IMAGE_RANK = 3
+_IMAGE_RANK, _VOLUME_RANK = 4, 5
+# Sizes beyond 64 MiB of float32 are not tried: they test nothing that smaller ones do not.
+_LARGEST = 2**24
 
 
 class NoFeedError(Exception):
@@ -207,8 +208,7 @@ def candidate_sizes(specs: Sequence[InputSpec]) -> tuple[Sizes, ...]:
     ]
     # A batch of one is what most exporters traced with.
     single = [{s: (1 if symbols[s][0] == 0 else size) for s, size in sizes.items()} for sizes in equal]
-    unique = {tuple(sizes.items()): sizes for sizes in (*single, *equal)}
-    return tuple(Sizes(sizes) for sizes in unique.values())
+    return _unique((*single, *equal), specs)
 
 
 def other_sizes(specs: Sequence[InputSpec], chosen: Sizes) -> tuple[Sizes, ...]:
@@ -230,8 +230,14 @@ def other_sizes(specs: Sequence[InputSpec], chosen: Sizes) -> tuple[Sizes, ...]:
         for sizes in everything
     ]
     one_symbol = [{**chosen.by_symbol, symbol: size} for symbol, values in lists.items() for size in values]
-    unique = {tuple(sizes.items()): sizes for sizes in (*everything, *one_axis_kind, *one_symbol)}
-    return tuple(Sizes(sizes) for sizes in unique.values() if sizes != chosen.by_symbol)
+    found = _unique((*everything, *one_axis_kind, *one_symbol), specs)
+    return tuple(sizes for sizes in found if sizes != chosen)
+
+
+def _unique(choices: Sequence[dict[str, int]], specs: Sequence[InputSpec]) -> tuple[Sizes, ...]:
+    unique = {tuple(choice.items()): Sizes(choice) for choice in choices}
+    affordable = [s for s in unique.values() if sum(math.prod(s.of(spec)) for spec in specs) <= _LARGEST]
+    return tuple(affordable or list(unique.values())[:1])
 
 
 def _symbols(specs: Sequence[InputSpec]) -> dict[str, tuple[int, int]]:
@@ -247,8 +253,8 @@ def _symbols(specs: Sequence[InputSpec]) -> dict[str, tuple[int, int]]:
 def _plausible(axis: int, rank: int) -> tuple[int, ...]:
     if axis == 0 and rank > 1:
         return BATCH
-    if rank > _IMAGE_RANK:
-        return CHANNELS if axis == 1 else SPATIAL
+    if rank >= _IMAGE_RANK:
+        return CHANNELS if axis == 1 else SPATIAL if rank < _VOLUME_RANK else VOLUME
     return SEQUENCE
 
 
@@ -283,7 +289,7 @@ def _values(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.r
         return generator.random(shape).astype(spec.dtype)
     scale = 1.0
     if kind == "large":
-        scale = 32.0 if spec.dtype == np.float16 else 1024.0
+        scale = _LARGE_FLOAT16 if spec.dtype == np.float16 else _LARGE
     return (generator.standard_normal(shape) * scale).astype(spec.dtype)
 
 

@@ -1,26 +1,53 @@
 """Whether a folded model's error is one that the original model's own rounding allows.
 
-Pure functions: arrays in, evidence out. Three quantities are compared, all measured against the same reference
-(the original in float64):
+Pure functions: arrays in, evidence out. Three quantities are compared, all measured against one reference, the
+original evaluated in float64:
 
 - the *original's error*: what rounding alone does to the model that the user trusts;
 - the *folded model's error*: rounding, plus whatever the fold did;
-- the *allowance*: how far the float64 result moves when each weight of the original moves by half a unit in
-  the last place. A correct fold stores each weight rounded once, so this much it may do; a float16 network whose
-  sums cancel needs it, because there rounding of the weights outweighs rounding of the activations.
+- the *allowance*: how far the float64 result moves when values move by half a unit in the last place.
 
-A fold passes when
+**In onnxruntime** (`judge`) a folded model passes when
 
-    rms(folded error) <= 2 * rms(original error) + 4 * rms(allowance) + 2 * eps * rms(reference)
-    max(folded error) <= 4 * max(original error) + 8 * max(allowance) + 4 * eps * max|reference|
+    rms(error) <= 2 * rms(original's error) + 4 * rms(allowance) + 2 * eps * rms(reference)
+    max(error) <= 4 * max(original's error) + 8 * max(allowance) + 4 * eps * max|reference|
 
-with eps the spacing of the output's dtype relative to 1. The last term is the rounding of the result itself:
-where the original happens to be exact (zeros, powers of two, a single element) its error is no yardstick.
+with eps the spacing of the output's dtype relative to 1. The last term is the rounding of the result itself.
+The first judgement takes no allowance. One that fails is repeated with weights and results moved, because the
+original's error is no yardstick where it is small by chance: an output of one number, weights that are powers of
+two, and above all float16, which onnxruntime computes in float32 on a CPU. There the original rounds nothing
+but its output, while a fold must store new float16 weights.
+
+**In float64** (`judge_real`) no runtime rounds anything, and the folded model differs by its stored weights
+alone. It passes when
+
+    rms(difference) <= 2 * rms(allowance) + 1/2 * eps * rms(reference)
+    max(difference) <= 4 * max(allowance) + 1 * eps * max|reference|
+
+where only weights were moved. This is by far the sharper test.
+
+*Calibration.* Random convolutional networks of 1 to 50 layers, 1 to 32 channels, 1x1 and 3x3 kernels, groups,
+with and without ReLU, bias, and a Gemm head, float32 and float16, four feeds each. Quantiles 50 / 90 / 99 / 100 %:
+
+| folded in | 250 networks | rms ratio to the yardstick |
+|---|---|---|
+| float64, rounded once | float64 level, by allowance | 0.18 / 0.30 / 0.56 / 0.56 |
+| the weights' own dtype | float64 level, by allowance | 0.35 / 0.59 / 0.86 / 0.99 |
+| float64, rounded once | float32 in onnxruntime, by original | 0.85 / 1.4 / 10 / 17 |
+| float64, rounded once | float16 in onnxruntime, by original | 1.5 / 4.3 / 11 / 14 |
+
+The tails of the last two rows are outputs of a few numbers and float16; with the allowance no row exceeds 0.95 of
+its limit. So the float64 factor 2 is twice the worst fold that computes in the weights' own dtype, as other tools do.
+
+*What it catches.* One weight changed by 1e-3 of its value in any layer of such a float32 network, two output channels
+swapped, a bias left out, an epsilon of 1e-3 for 1e-5. Not caught, because nothing shows: a weight whose channel
+no feed excites (behind a ReLU that never opens), and in float16, whose half ulp is up to 4.9e-4, a single weight
+off by 1e-3 to 1e-2 among hundreds. For those there is `check_algebra`, which looks at every stored value.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -34,6 +61,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RMS_FACTOR, MAX_FACTOR = 2.0, 4.0
 RMS_ALLOWANCE, MAX_ALLOWANCE = 4.0, 8.0
 RMS_ULP, MAX_ULP = 2.0, 4.0
+REAL_RMS_ALLOWANCE, REAL_MAX_ALLOWANCE = 2.0, 4.0
+REAL_RMS_ULP, REAL_MAX_ULP = 0.5, 1.0
 # An original whose rounding error exceeds a twentieth of its signal cannot serve as a yardstick: the tests
 # above would accept differences that a person sees.
 ILL_CONDITIONED = 0.05
@@ -43,8 +72,12 @@ RULE = (
     f"max <= {MAX_FACTOR:g} x original + {MAX_ALLOWANCE:g} x allowance + {MAX_ULP:g} eps x largest"
 )
 REAL_RULE = (
-    f"rms <= {RMS_ALLOWANCE:g} x allowance + 1 eps x signal; "
-    f"max <= {MAX_ALLOWANCE:g} x allowance + {MAX_ULP:g} eps x largest"
+    f"rms <= {REAL_RMS_ALLOWANCE:g} x allowance + {REAL_RMS_ULP:g} eps x signal; "
+    f"max <= {REAL_MAX_ALLOWANCE:g} x allowance + {REAL_MAX_ULP:g} eps x largest"
+)
+BOUND_RULE = (
+    f"rms <= {RMS_ALLOWANCE:g} x effect of half-ulp weights + {RMS_ULP:g} eps x signal; "
+    f"max <= {MAX_ALLOWANCE:g} x effect + {MAX_ULP:g} eps x largest"
 )
 EXACT = "exactly the original's values"
 
@@ -134,8 +167,8 @@ def judge_real(place: Place, reference: Array, folded: Array, allowance: Error, 
 def judge_moved(place: Place, error: Error, signal: Error, allowance: Error, eps: float) -> OutputEvidence:
     """Judge a difference that was measured already; arguments as in `judge_real`."""
     limit = Error(
-        RMS_ALLOWANCE * allowance.rms + eps * signal.rms,
-        MAX_ALLOWANCE * allowance.max + MAX_ULP * eps * signal.max,
+        REAL_RMS_ALLOWANCE * allowance.rms + REAL_RMS_ULP * eps * signal.rms,
+        REAL_MAX_ALLOWANCE * allowance.max + REAL_MAX_ULP * eps * signal.max,
     )
     good = error.rms <= limit.rms and error.max <= limit.max
     ill = allowance.rms > ILL_CONDITIONED * signal.rms
@@ -152,6 +185,32 @@ def judge_moved(place: Place, error: Error, signal: Error, allowance: Error, eps
         own=allowance,
         error=error,
         limit=limit,
+    )
+
+
+def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> OutputEvidence:
+    """Judge without truth: the folded result against the original's.
+
+    Args:
+        place: what is compared.
+        original: the original's result.
+        folded: the folded model's result.
+        effect: how far the original's result moves when its weights move by half an ulp (`bound`).
+    """
+    if not is_float(original) or original.shape != folded.shape or original.dtype != folded.dtype:
+        return judge_exact(place, original, folded)
+    # The original is its own reference: it has no error, and only the effect is left as a yardstick.
+    row = judge(place, original.astype(np.float64), original, folded, allowance=effect)
+    ill = row.signal_rms is not None and effect.rms > ILL_CONDITIONED * row.signal_rms
+    outcome: Outcome = "ill-conditioned" if ill else row.outcome
+    return replace(
+        row,
+        against="original",
+        rule=BOUND_RULE,
+        original_rms=effect.rms,
+        original_max=effect.max,
+        ratio=None,
+        outcome=outcome,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,20 +15,20 @@ from bnfold.verify.sensitivity import PARAMETERS, Recorder, Replayer
 from bnfold.verify.truth import Truth
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from bnfold.verify.feeds import Feed
     from bnfold.verify.verdict import OutputEvidence
-    from pathlib import Path
-    from collections.abc import Mapping
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The allowance is the largest effect of several random draws. With a million weights one draw says it all,
-# since the effect is a sum over them; with a handful a single draw may cancel out.
-DRAWS = 4
-DRAWS_OF_LARGE_MODELS = 1
-LARGE_MODEL = 10**6
-# Rounding inside onnxruntime moves a decision's operands by more than half-ulp changes of the weights do.
-RUNTIME_DRAW = 16.0
+# An allowance is the largest effect of several random draws. With a thousand outputs, each a sum over many
+# weights, two draws say it all; a single number may come out near zero by chance, draw after draw.
+DRAWS, DRAWS_OF_FEW_OUTPUTS = 2, 16
+FEW_OUTPUTS = 256
+# Flips are looked for with changes this much larger: rounding inside a runtime adds up over the layers.
+FLIP_FACTOR = 16.0
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,33 @@ class RealEvidence:
     Attributes:
         truth: the original's outputs.
         rows: the folded model's outputs, and operands of its decisions, judged in float64.
-        allowances: effect of half-ulp changes of the weights, by output.
         flips: decisions that half-ulp changes or the fold turned, by node.
     """
 
     truth: Mapping[str, Any]
     rows: tuple[OutputEvidence, ...]
-    allowances: Mapping[str, Error]
+    flips: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What moving values by half an ulp does: to outputs, to operands of decisions, and to decisions."""
+
+    outputs: Mapping[str, Error]
+    operands: Mapping[str, Error]
     flips: Mapping[str, int]
 
 
 class Reals:
     """Both models, ready for float64.
 
+    Args:
+        original: the model to be trusted.
+        folded: the model to be judged.
+        folders: where their external data lies.
+
     Raises:
-        TruthUnavailableError: the original cannot be compiled.
+        TruthUnavailableError: a model cannot be compiled.
     """
 
     def __init__(
@@ -60,8 +72,7 @@ class Reals:
     ) -> None:
         self._original = Truth(original, folders[0])
         self._folded = Truth(folded, folders[1])
-        self._epsilon, count = weight_epsilon(original)
-        self._draws = DRAWS_OF_LARGE_MODELS if count > LARGE_MODEL else DRAWS
+        self._epsilon = weight_epsilon(original)
 
     def truth(self, feed: Feed) -> dict[str, Any]:
         """The original's outputs in float64."""
@@ -75,45 +86,61 @@ class Reals:
         """
         recorder = Recorder()
         truth = self._original.run(feed.values, recorder)
-        folded_hooks = Replayer(recorder.decisions)
-        folded = self._folded.run(feed.values, folded_hooks)
-        allowances: dict[str, Error] = {}
-        operands: dict[str, Error] = {}
-        flips: dict[str, int] = dict(folded_hooks.flipped)
-        for draw in range(self._draws):
-            hooks = Replayer(recorder.decisions, epsilon=self._epsilon, seed=draw)
-            moved = self._original.run(feed.values, hooks)
-            for name, value in truth.items():
-                if is_float(value):
-                    allowances[name] = allowances.get(name, Error()).beyond(difference(value, moved[name]))
-            for label, error, _signal in hooks.operands:
-                operands[label] = operands.get(label, Error()).beyond(error)
-            flips |= hooks.flipped
-        if recorder.decisions:
-            hooks = Replayer(recorder.decisions, epsilon=RUNTIME_DRAW * self._epsilon, seed=self._draws)
-            self._original.run(feed.values, hooks)
-            flips |= hooks.flipped
+        hooks = Replayer(recorder.decisions)
+        folded = self._folded.run(feed.values, hooks)
+        effects = self._effects(feed, truth, recorder, results=False)
         rows = [
             judge_real(
-                Place(name, feed.name, "float64"),
-                value,
-                folded[name],
-                allowances.get(name, Error()),
-                self._epsilon,
+                Place(name, feed.name, "float64"), value, folded[name], effects.outputs[name], self._epsilon
             )
             for name, value in truth.items()
         ]
         worst: dict[str, OutputEvidence] = {}
-        for label, error, signal in folded_hooks.operands:
+        for label, error, signal in hooks.operands:
             place = Place(f"operand of {label}", feed.name, "float64")
-            row = judge_moved(place, error, signal, operands.get(label, Error()), self._epsilon)
+            row = judge_moved(place, error, signal, effects.operands[label], self._epsilon)
             if label not in worst or worst[label].outcome == "pass":
                 worst[label] = row
-        return RealEvidence(truth, (*rows, *worst.values()), allowances, flips)
+        return RealEvidence(truth, (*rows, *worst.values()), {**effects.flips, **hooks.flipped})
+
+    def runtime_allowances(self, feed: Feed) -> Mapping[str, Error]:
+        """How far each output of the original moves when weights and results move by half an ulp.
+
+        Raises:
+            TruthUnavailableError: an operator cannot be evaluated.
+        """
+        recorder = Recorder()
+        truth = self._original.run(feed.values, recorder)
+        return self._effects(feed, truth, recorder, results=True).outputs
+
+    def _effects(self, feed: Feed, truth: Mapping[str, Any], recorder: Recorder, *, results: bool) -> Effects:
+        outputs = dict.fromkeys(truth, Error())
+        operands: dict[str, Error] = {}
+        flips: dict[str, int] = {}
+        few = any(is_float(value) and value.size < FEW_OUTPUTS for value in truth.values())
+        draws = [self._epsilon] * (DRAWS_OF_FEW_OUTPUTS if few else DRAWS)
+        factors = [*draws, FLIP_FACTOR * self._epsilon] if recorder.decisions else draws
+        for seed, epsilon in enumerate(factors):
+            hooks = Replayer(recorder.decisions, epsilon=epsilon, results=results, seed=seed)
+            moved = self._original.run(feed.values, hooks)
+            flips |= hooks.flipped
+            if epsilon > self._epsilon:
+                continue
+            for name, value in truth.items():
+                if is_float(value):
+                    outputs[name] = outputs[name].beyond(_measured(difference(value, moved[name])))
+            for label, error, _signal in hooks.operands:
+                operands[label] = operands.get(label, Error()).beyond(_measured(error))
+        return Effects(outputs, operands, flips)
 
 
-def weight_epsilon(model: onnx.ModelProto) -> tuple[float, int]:
-    """Spacing relative to 1 of the dtype that the weights are stored in, and how many elements they have.
+def _measured(error: Error) -> Error:
+    """An effect that could be measured; where moving a value changed a shape there is none."""
+    return error if np.isfinite(error.max) else Error()
+
+
+def weight_epsilon(model: onnx.ModelProto) -> float:
+    """Spacing relative to 1 of the dtype that the weights are stored in.
 
     Of several dtypes the coarsest that holds a hundredth of the weights counts.
     """
@@ -136,4 +163,4 @@ def weight_epsilon(model: onnx.ModelProto) -> tuple[float, int]:
         if 100 * size >= total
     ]
     spacings = [epsilon_of(dtype) for dtype in dtypes if dtype.kind == "f" or dtype.name == "bfloat16"]
-    return max(spacings, default=float(np.finfo(np.float32).eps)), total
+    return max(spacings, default=float(np.finfo(np.float32).eps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -13,8 +13,9 @@ from bnfold.verify.truth.nodes import nested_graphs
 from bnfold.verify.truth.tensors import PROMOTED_TYPES
 
 if TYPE_CHECKING:
-    from bnfold.verify.truth import Step
     from collections.abc import Mapping, Sequence
+
+    from bnfold.verify.truth import Step
 
 # Operand positions that hold parameters in operators a fold can touch.
 PARAMETERS: Mapping[str, tuple[int, ...]] = {
@@ -24,6 +25,45 @@ PARAMETERS: Mapping[str, tuple[int, ...]] = {
     "MatMul": (1,),
     "BatchNormalization": (1, 2, 3, 4),
 }
+
+# Operators that move, choose or compare values and so never round them.
+_EXACT = frozenset(
+    {
+        "Abs",
+        "Clip",
+        "Compress",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "GlobalMaxPool",
+        "Identity",
+        "If",
+        "Loop",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Neg",
+        "Pad",
+        "Relu",
+        "Reshape",
+        "Scan",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
+)
 
 # Operators whose result jumps: an operand moved by rounding may give another one altogether.
 DISCONTINUOUS = frozenset(
@@ -88,22 +128,33 @@ class Recorder:
 
 
 class Replayer:
-    """Imposes recorded decisions on another evaluation, and may move its weights by half an ulp.
+    """Imposes recorded decisions on another evaluation, and may move values as rounding does.
 
     With the decisions of the original imposed on it, what remains of the difference of two models is continuous.
     The operands of each decision are compared instead: a wrong fold shows there.
 
+    Moving every weight by half an ulp is what storing it rounded may do. Moving the result of every operator too
+    is what a runtime may do (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997); sums inside an operator
+    are rounded as well, and their error is of the size that moving the weights gives.
+
     Args:
         decisions: what `Recorder` kept.
-        epsilon: spacing of the weights' dtype relative to 1; 0 leaves the weights alone.
+        epsilon: spacing of the weights' dtype relative to 1; 0 moves nothing.
+        results: whether results are moved too.
         seed: of the random signs.
     """
 
     def __init__(
-        self, decisions: Mapping[str, Sequence[Decision]], *, epsilon: float = 0.0, seed: int = 0
+        self,
+        decisions: Mapping[str, Sequence[Decision]],
+        *,
+        epsilon: float = 0.0,
+        results: bool = False,
+        seed: int = 0,
     ) -> None:
         self._left = {name: list(values) for name, values in decisions.items()}
         self._epsilon = epsilon
+        self._results = results
         self._generator = np.random.default_rng(seed)
         self.operands: list[tuple[str, Error, Error]] = []
         self.flipped: dict[str, int] = {}
@@ -113,16 +164,12 @@ class Replayer:
         places = PARAMETERS.get(step.operator, ()) if self._epsilon else ()
         return [self._moved(value) if place in places else value for place, value in enumerate(inputs)]
 
-    def _moved(self, value: Any) -> Any:
-        if value is None or value.dtype != np.float64:
-            return value
-        # |value| * eps/2 lies between half an ulp and one ulp of value.
-        signs = self._generator.integers(0, 2, value.shape, dtype=np.int8) * 2.0 - 1.0
-        return value * (1.0 + signs * (self._epsilon / 2))
-
     def after(self, step: Step, inputs: Sequence[Any], outputs: Sequence[Any]) -> Sequence[Any]:
-        """Replace results that jump by the recorded ones."""
-        queue = self._left.get(step.outputs[0]) if jumps(step, outputs) else None
+        """Replace results that jump by the recorded ones; move the others."""
+        if not jumps(step, outputs):
+            move = self._results and step.operator not in _EXACT
+            return [self._moved(value) for value in outputs] if move else outputs
+        queue = self._left.get(step.outputs[0])
         if not queue:
             return outputs
         decision = queue.pop(0)
@@ -133,6 +180,13 @@ class Replayer:
         if count:
             self.flipped[decision.label] = self.flipped.get(decision.label, 0) + count
         return decision.results
+
+    def _moved(self, value: Any) -> Any:
+        if getattr(value, "dtype", None) != np.float64:
+            return value
+        # |value| * eps/2 lies between half an ulp and one ulp of value.
+        signs = self._generator.integers(0, 2, value.shape, dtype=np.int8) * 2.0 - 1.0
+        return value * (1.0 + signs * (self._epsilon / 2))
 
 
 def _flips(new: Any, old: Any) -> int:

@@ -6,7 +6,7 @@ float64, integers and quantized types keep their meaning.
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from bnfold.verify.truth.nodes import Surroundings, compile_graph
 from bnfold.verify.truth.program import Hooks, NoHooks, Step
 
 if TYPE_CHECKING:
-    import onnx
-    from pathlib import Path
     from collections.abc import Mapping
+    from pathlib import Path
+
+    import onnx
 
 __all__ = ["Hooks", "NoHooks", "Step", "Truth", "TruthUnavailableError"]
 

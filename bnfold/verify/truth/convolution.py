@@ -7,11 +7,11 @@ memory stays bounded whatever the image size.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnfold.verify.truth.windows import Geometry, geometry
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfold.verify.truth.call import Array, Call

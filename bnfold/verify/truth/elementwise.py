@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from bnfold.verify.truth.call import Array, Call, Operator, TruthUnavailableError
 from bnfold.verify.truth.tensors import PROMOTED_TYPES, dense, promoted
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +118,19 @@ def dropout(call: Call) -> tuple[Array, ...]:
         if ratio is None or float(ratio.reshape(-1)[0]) != 0.0:
             raise TruthUnavailableError("its result is random (training mode)")
     return (x, np.ones(x.shape, dtype=bool))[: call.outputs]
+
+
+def reshape(call: Call) -> tuple[Array]:
+    """Reshape: the shape is an attribute below opset 5; 0 keeps a size (unless allowzero), -1 is what remains."""
+    x = call.tensor(0)
+    wanted = call.integers("shape", ()) if len(call.inputs) == 1 else tuple(int(d) for d in call.tensor(1))
+    if not call.integer("allowzero", 0):
+        wanted = tuple(x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted))
+    if x.size == 0 and -1 in wanted:
+        # NumPy finds no size for -1 where there are no elements; the others decide it.
+        known = math.prod(size for size in wanted if size != -1)
+        wanted = tuple((0 if known else 1) if size == -1 else size for size in wanted)
+    return (x.reshape(wanted),)
 
 
 def relu(call: Call) -> tuple[Array]:

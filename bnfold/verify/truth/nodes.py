@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,11 +23,13 @@ from bnfold.verify.truth.program import Evaluate, Hooks, Program, Scope, Step
 from bnfold.verify.truth.table import OPERATORS
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _SCAN_WITHOUT_BATCH = 9
+# Scatter-9 was deprecated for an operator that does the same.
+_RENAMED = MappingProxyType({"Scatter": "ScatterElements"})
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def _foreign(node: onnx.NodeProto, domain: str, version: int, around: Surroundin
         return _refuse(f"{node.op_type} has a nested graph that only onnxruntime runs")
     try:
         if domain == "":
-            reference = load_op(domain, node.op_type, version, evaluator_cls=ReferenceEvaluator)
+            name = _RENAMED.get(node.op_type, node.op_type)
+            reference = load_op(domain, name, version, evaluator_cls=ReferenceEvaluator)
         elif domain == "ai.onnx.ml":
             reference = load_ml_op(domain, node.op_type, version)
         else:

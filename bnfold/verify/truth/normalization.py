@@ -8,11 +8,11 @@ everything from `axis` on is one distribution.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnfold.runtime import infer
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfold.verify.truth.call import Array, Call
@@ -91,6 +91,14 @@ def log_softmax(call: Call) -> tuple[Array]:
     shifted, shape = _shifted(call)
     logarithm = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return ((shifted - logarithm).swapaxes(-1, shape[1]).reshape(shape[0]),)
+
+
+def hardmax(call: Call) -> tuple[Array]:
+    """Hardmax of every opset: 1 at the first of the largest values, 0 elsewhere."""
+    shifted, shape = _shifted(call)
+    y = np.zeros(shifted.shape)
+    np.put_along_axis(y, shifted.argmax(axis=-1)[..., None], 1.0, axis=-1)
+    return (y.swapaxes(-1, shape[1]).reshape(shape[0]),)
 
 
 def _shifted(call: Call) -> tuple[Array, tuple[tuple[int, ...], int]]:

@@ -6,11 +6,11 @@ ONNX Operators.md, MaxPool-22, AveragePool-22, LpPool-22 and the global forms.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bnfold.verify.truth.windows import Geometry, geometry
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfold.verify.truth.call import Array, Call

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.verify.truth import convolution, elementwise, linear, normalization, pooling
-from typing import TYPE_CHECKING
+from bnfold.verify.truth import convolution, elementwise, linear, normalization, pooling, resize
 
 if TYPE_CHECKING:
-    from bnfold.verify.truth.call import Operator
     from collections.abc import Mapping
+
+    from bnfold.verify.truth.call import Operator
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
@@ -33,6 +34,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Gemm": linear.gemm,
         "GlobalAveragePool": pooling.global_average_pool,
         "GlobalMaxPool": pooling.global_max_pool,
+        "Hardmax": normalization.hardmax,
         "InstanceNormalization": normalization.instance_normalization,
         "LRN": normalization.lrn,
         "LeakyRelu": elementwise.leaky_relu,
@@ -49,9 +51,12 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "RandomUniform": elementwise.random,
         "RandomUniformLike": elementwise.random,
         "Relu": elementwise.relu,
+        "Reshape": elementwise.reshape,
+        "Resize": resize.resize,
         "Sigmoid": elementwise.sigmoid,
         "Softmax": normalization.softmax,
         "Sub": elementwise.arithmetic(np.subtract),
         "Sum": elementwise.total,
+        "Upsample": resize.upsample,
     }
 )

@@ -5,6 +5,7 @@ The values keep the rounding they were stored with; only the arithmetic that fol
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,6 @@ import onnx
 from onnx import external_data_helper, numpy_helper
 
 from bnfold.verify.truth.call import Array, TruthUnavailableError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from typing import TYPE_CHECKING
-
 if TYPE_CHECKING:
-    from bnfold.verify.truth.call import Array, Call
     from collections.abc import Iterator, Sequence
+
+    from bnfold.verify.truth.call import Array, Call
 
 
 @dataclass(frozen=True, slots=True)
