@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from enum import IntEnum
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -210,6 +212,7 @@ def doctor() -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error becomes one line on stderr and an exit code."""
+    _open_streams()
     try:
         app()
     except BnfoldError as error:
@@ -234,8 +237,17 @@ def main() -> NoReturn:
     sys.exit(Exit.DONE)
 
 
+def _open_streams() -> None:
+    """Python has none where the caller closed it (`bnfold ... >&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # works when nothing else does
+    # The exit code must be true even where nobody can be told why.
+    with suppress(OSError):
+        print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the plainest way out
     sys.exit(code)
 
 
@@ -285,17 +297,20 @@ def _print_text(renderable: object) -> None:
     """Print for a person; lines of a pipe or a log are not broken, so that they can be searched."""
     from rich.console import Console  # noqa: PLC0415  # slow
 
+    terminal = sys.stdout.isatty()
     console = Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         emoji=False,
+        file=StringIO(),  # rich has a mind of its own about pipes that break
+        force_terminal=terminal or None,
         highlight=False,
         markup=False,  # names of nodes hold brackets and colons
-        width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _UNBROKEN,
+        width=None if terminal or os.environ.get("COLUMNS") else _UNBROKEN,
     )
     with console.capture() as captured:
         console.print(renderable)
     lines = (line.rstrip() for line in captured.get().splitlines())
-    _print_bytes(("\n".join(lines) + "\n").encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+    _print_bytes(("\n".join(lines) + "\n").encode(sys.stdout.encoding, "backslashreplace"))
 
 
 def _print_bytes(data: bytes) -> None:
