@@ -7,6 +7,7 @@ Run by hand with Keras 3 and a backend installed, for instance
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras  # type: ignore[import-not-found]  # no dependency of the project
 import numpy as np
@@ -19,7 +20,7 @@ def main() -> None:
     layer = keras.layers.BatchNormalization(dtype="float32")
     layer.build(x.shape)
     layer.set_weights([scale, bias, mean, var])
-    arrays = {"x": x, "scale": scale, "bias": bias, "mean": mean, "var": var}
+    arrays: dict[str, Any] = {"x": x, "scale": scale, "bias": bias, "mean": mean, "var": var}
     arrays["infer_y"] = keras.ops.convert_to_numpy(layer(x, training=False))
     arrays["train_y"] = keras.ops.convert_to_numpy(layer(x, training=True))
     _, _, arrays["running_mean"], arrays["running_var"] = layer.get_weights()
