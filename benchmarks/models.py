@@ -68,7 +68,7 @@ class _Net:
     def uniform(self, low: float, high: float, size: int) -> NDArray[np.float32]:
         return self.rng.uniform(low, high, size).astype(np.float32)
 
-    def node(self, op: str, *inputs: str, **attributes: int | float | list[int]) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:  # noqa: ANN401  # of any type
         name = f"{op}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [f"{name}_y"], name, **attributes))
         return f"{name}_y"

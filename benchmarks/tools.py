@@ -222,8 +222,8 @@ def report(bench: Bench, names: Sequence[str]) -> Iterator[str]:
     yield ""
     yield (
         f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {_python_version(bench)}. {bench.rounds} rounds, whole processes in turns. Peak memory is the "
-        "largest of all rounds; difference is that of the outputs, relative to their RMS. "
+        f"Python {_python_version(bench)}. {bench.rounds} rounds, whole processes in turns. "
+        "Peak memory is the largest of all rounds; difference is that of the outputs, relative to their RMS. "
         "How: `benchmarks/README.md`."
     )
     for name in names:
