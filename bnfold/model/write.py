@@ -9,7 +9,9 @@ killed at any point it is the old model or the new one, each with its own data.
     .NAME.bnfold-tmp.data   its data until the model file is complete
     NAME-<digest>.data      its data
 
-A run that was killed leaves some of these behind; the next one for the same target removes them.
+A run that was killed leaves some of these behind; the next one for the same target removes them. (Killed in
+the instant between the rename and the removal of the previous result's data, it leaves that data: whether
+somebody else still needs it cannot be told any more.)
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import mmap
 import os
 import re
 import stat
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import EnvironmentFault, ModelError, UsageError
-from bnfold.model.patch import DataFile, keep, patched, span_chunks
+from bnfold.model.patch import CHUNK, DataFile, keep, patched, span_chunks
 from bnfold.model.store import Span
 from bnfold.model.wire import MAX_MESSAGE, Range, Stream, size
 
@@ -237,15 +238,22 @@ class Staged:
 
     def _data_files_of(self, model: Path) -> set[Path | None]:
         """The data files, named after the target, that a model file (complete or not) refers to."""
-        pattern = re.compile(rf"{re.escape(self.target.name)}-[0-9a-f]{{{_DIGEST_DIGITS}}}\.data")
-        candidates = [path for path in self.target.parent.iterdir() if pattern.fullmatch(path.name)]
-        return {path for path in candidates if _mentions(model, path.name)}
+        candidates = [path for path in self.target.parent.iterdir() if self._is_data_name(path.name)]
+        return {path for path in candidates if _mentions(model, path.name, unreadable=False)}
+
+    def _is_data_name(self, name: str) -> bool:
+        own = f"{re.escape(self.target.name)}-[0-9a-f]{{{_DIGEST_DIGITS}}}\\.data"
+        return re.fullmatch(own, name) is not None
 
     def _remove_data(self, outdated: set[Path | None]) -> None:
-        """Remove data files, except those that a copy of their model still needs."""
+        """Remove data files, except those that a copy of their model beside the target still needs."""
         for path in outdated:
-            others = (model for model in self.target.parent.glob("*.onnx") if model != self.path)
-            if path is not None and not any(_mentions(model, path.name) for model in others):
+            copies = (
+                other
+                for other in self.target.parent.glob("*.onnx*")
+                if other != self.path and not self._is_data_name(other.name)
+            )
+            if path and not any(_mentions(other, path.name, unreadable=True) for other in copies):
                 # The result is complete without this: what cannot be removed costs space, no more.
                 with suppress(OSError):
                     path.unlink()
@@ -350,13 +358,21 @@ def _write_all(file: io.FileIO, chunk: bytes | bytearray | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _mentions(model: Path, name: str) -> bool:
-    """Whether a file contains a name."""
+def _mentions(model: Path, name: str, *, unreadable: bool) -> bool:
+    """Whether a file contains a name; `unreadable` is the answer for one that cannot be read."""
+    needle = name.encode()
+    seen = b""
     try:
-        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return mapped.find(name.encode()) >= 0
-    except (FileNotFoundError, ValueError):  # ValueError: an empty file cannot be mapped
-        return False
+        if not model.is_file():
+            return False
+        with model.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                seen = seen[-len(needle) :] + chunk
+                if needle in seen:
+                    return True
+    except PermissionError:
+        return unreadable
+    return False
 
 
 def _same_folder(model: ModelFile, target: Path) -> bool:

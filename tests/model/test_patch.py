@@ -53,7 +53,9 @@ def draw(seed: int, skeleton: onnx.ModelProto, full: onnx.ModelProto) -> tuple[M
     closed: set[Scope] = set()
     for (scope, thin), (_, whole) in zip(scopes(skeleton), scopes(full), strict=True):
         above = {Scope(scope.function, scope.bodies[:depth]) for depth in range(len(scope.bodies))}
-        blocked = any(Scope(scope.function, scope.bodies[: depth + 1]) in closed for depth in range(len(scope.bodies)))
+        blocked = any(
+            Scope(scope.function, scope.bodies[: depth + 1]) in closed for depth in range(len(scope.bodies))
+        )
         if blocked or (above and chooser.random() < 0.4):
             continue
         nodes: dict[int, Any] = {}
@@ -143,7 +145,7 @@ def test_random_edits_of_random_models(seed: int) -> None:
 def test_random_edits_of_random_models_with_external_data(seed: int, tmp_path: Path) -> None:
     proto = externalized(Builder(seed).model(), tmp_path / "w.bin", seed=seed)
     onnx.save(proto, tmp_path / "m.onnx")
-    check(b"", internalized(proto, tmp_path), seed, tmp_path / "m.onnx")
+    check((tmp_path / "m.onnx").read_bytes(), internalized(proto, tmp_path), seed, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("path", shipped_models(), ids=lambda p: p.parent.name + "/" + p.name)
