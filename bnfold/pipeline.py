@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from bnfold.errors import EnvironmentFault, UsageError, VerdictError
+from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.emit import emit
 from bnfold.fold.plan import Fold, Options, Plan, plan
 from bnfold.model.edits import ModelEdits
@@ -116,9 +117,10 @@ def inspect(
     Raises:
         ModelError: the model cannot be read or is not valid.
     """
-    opened, seconds = _open(model)
-    started = time.perf_counter()
-    decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+    with _naming(model):
+        opened, seconds = _open(model)
+        started = time.perf_counter()
+        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
     seconds = replace(seconds, plan=time.perf_counter() - started)
     return Result(_report(model, opened, decided, seconds), None)
 
@@ -160,12 +162,13 @@ def optimize(
     """
     tell = progress or (lambda _stage: None)
     target = _target(model, output, in_place=in_place)
-    tell("reading")
-    opened, seconds = _open(model)
-    tell("planning")
-    started = time.perf_counter()
-    decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
-    edits, written = emit(decided)
+    with _naming(model):
+        tell("reading")
+        opened, seconds = _open(model)
+        tell("planning")
+        started = time.perf_counter()
+        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+        edits, written = emit(decided)
     seconds = replace(seconds, plan=time.perf_counter() - started)
     check = _Check(verify, model, edits, written, seed, tell)
     report = _report(model, opened, decided, seconds)
@@ -190,7 +193,8 @@ def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: in
     from bnfold.verify import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
     for model in (original, folded):
-        validate(open_model(model))
+        with _naming(model):
+            _open(model)
     return judge(_path_or_bytes(original), _path_or_bytes(folded), seed=seed)
 
 
@@ -257,6 +261,17 @@ def _aligned(
     for exact in weight.exact_blocks():
         yield exact.reshape(-1), flat[start : start + exact.size]
         start += exact.size
+
+
+@contextmanager
+def _naming(model: Source) -> Iterator[None]:
+    """Errors in a model name the file they are in."""
+    try:
+        yield
+    except ModelError as error:
+        if not isinstance(model, (str, Path)) or str(model) in str(error):
+            raise
+        raise ModelError(f"{model}: {error}") from error
 
 
 def _open(model: Source) -> tuple[ModelFile, Seconds]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, helper
 
-from bnfold.fold.operator import AppendNode, Change, Dissolve, SetOperator, SetWeight
+from bnfold.fold.operator import AppendNode, Bypass, Change, Dissolve, SetOperator, SetWeight
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 from bnfold.model.constants import Constants, NotConstant
@@ -106,6 +106,8 @@ class Draft:
                 self.changed[node] = None
             case Dissolve(node, position):
                 self._dissolve(node, position)
+            case Bypass(node, position):
+                self._bypass(node, position)
             case AppendNode(node, op, weight, attributes):
                 self._append(node, op, weight, attributes)
 
@@ -129,6 +131,17 @@ class Draft:
         self.removed[node] = None
         self.replaced[source] = None
         self.changed[producer] = None
+
+    def _bypass(self, node: Node, position: int) -> None:
+        source, result = node.inputs[position], node.outputs[0]
+        if source is None or result is None:
+            raise AssertionError("a node is taken out only between its input and its readers")
+        self.removed[node] = None
+        self.replaced[result] = None
+        for use in self.uses(result):
+            use.node.inputs[use.position] = source
+            source.uses.append(use)
+            self.changed[use.node] = None
 
     def _append(self, node: Node, op: str, weight: Weight, attributes: Mapping[str, int | float]) -> None:
         result = node.outputs[0]

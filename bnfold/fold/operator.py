@@ -2,7 +2,12 @@
 
 An operator is an entry of the table in `bnfold.fold.ops` and a file of pure functions. It looks at one
 node and answers; it never walks the graph, never changes it and never chooses a name. That is the
-engine's part (`bnfold.fold.plan`, `bnfold.fold.draft`).
+engine's part (`bnfold.fold.search`, `bnfold.fold.draft`).
+
+An affine map travels against the data flow or along it:
+
+- backward: output 0 of the node must become `affine(output)`.
+- forward: input `position` of the node no longer gets `affine(x)` but `x`; the node must make up for it.
 """
 
 from __future__ import annotations
@@ -47,6 +52,14 @@ class Dissolve:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """Take `node` out: whoever reads its output now reads its input `position`."""
+
+    node: Node
+    position: int
+
+
+@dataclass(frozen=True)
 class AppendNode:
     """Put a binary operator with one constant behind the only output of `node`."""
 
@@ -56,23 +69,34 @@ class AppendNode:
     attributes: Mapping[str, int | float]
 
 
-Change = SetWeight | SetOperator | Dissolve | AppendNode
+Change = SetWeight | SetOperator | Dissolve | Bypass | AppendNode
 
 
 @dataclass(frozen=True)
 class Absorbed:
-    """The affine ends here: these changes make the node compute `affine(output)` itself."""
+    """The affine ends here: with these changes the node computes what was asked for."""
 
     changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True)
 class Carried:
-    """The affine passes through: input `position` must become `affine(input)`, and these changes hold too."""
+    """The affine passes through: all of these edges must take theirs, and the changes hold too.
 
-    position: int
-    affine: Affine
+    Attributes:
+        edges: backward, pairs of an input position and the map for it; forward, of an output position.
+        changes: what happens to the node itself.
+    """
+
+    edges: tuple[tuple[int, Affine], ...]
     changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The affine can pass in several ways; the first that succeeds is taken."""
+
+    options: tuple[Carried, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +106,7 @@ class Refused:
     reasons: tuple[Reason, ...]
 
 
-Outcome = Absorbed | Carried | Refused
+Outcome = Absorbed | Carried | Choice | Refused
 
 
 @dataclass(frozen=True)
@@ -91,11 +115,13 @@ class Operator:
 
     Attributes:
         backward: given that output 0 must become `affine(output)`: swallow it, pass it on, or say why not.
-        linear: whether it has weights of its own, so that a BatchNormalization behind it is expected to fold.
-        ignores_attributes: whether its rule holds whatever its attributes say, so that in a local function
+        forward: the same, given that an input comes without its `affine`.
+        linear: whether it has weights of its own, so that a BatchNormalization beside it is expected to fold.
+        ignores_attributes: whether its rules hold whatever its attributes say, so that in a local function
             they may be left to the caller.
     """
 
-    backward: Callable[[Node, Affine, Draft], Outcome]
+    backward: Callable[[Node, Affine, Draft], Outcome] | None = None
+    forward: Callable[[Node, int, Affine, Draft], Outcome] | None = None
     linear: bool = False
     ignores_attributes: bool = False

@@ -1,9 +1,4 @@
-"""The search: every BatchNormalization of a model becomes a fold or a refusal.
-
-For one normalization the engine walks against the data flow. Each node it meets swallows the affine map,
-passes it on changed, or refuses; each edge it crosses must lead nowhere else. Nothing changes until the
-whole way is known to be possible.
-"""
+"""The plan: every BatchNormalization of a model becomes a fold or a refusal."""
 
 from __future__ import annotations
 
@@ -13,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold.affine import Affine
 from bnfold.fold.draft import Draft
 from bnfold.fold.lift import of_node
-from bnfold.fold.operator import Absorbed, Carried, Change, Dissolve, Outcome, Refused
+from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
-from bnfold.model.view import Node, Value, View
+from bnfold.fold.search import DeadEnd, Site, Way, backward, forward
+from bnfold.model.view import Node, View
 
 if TYPE_CHECKING:
-    from bnfold.fold.affine import Affine
     from bnfold.model.store import ModelFile
 
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ABOUT_THE_EDGE = (Code.SEVERAL_CONSUMERS, Code.GRAPH_OUTPUT)
 _INPUTS_OPTIONAL_SINCE_IR = 4
 
@@ -52,17 +47,17 @@ class Fold:
         node: its name, or that of its output when it has none.
         op: its operator, or the chain that spells one out (`Sub+Mul+Add`).
         scope: the graph it stands in (`""` for the main graph).
-        into: the node that takes it in.
-        into_op: that node's operator.
-        through: the nodes its map passes on the way, nearest first.
+        into: the nodes that take it in.
+        into_op: their operators.
+        through: the nodes its map passes on the way.
         direction: against the data flow (`backward`) or along it (`forward`).
     """
 
     node: str
     op: str
     scope: str
-    into: str
-    into_op: str
+    into: tuple[str, ...]
+    into_op: tuple[str, ...]
     through: tuple[str, ...]
     direction: str = "backward"
 
@@ -84,32 +79,6 @@ class Plan:
     draft: Draft
 
 
-@dataclass(frozen=True)
-class _Site:
-    """A normalization: a BatchNormalization, or the last node of a chain that spells one out.
-
-    Attributes:
-        node: the node.
-        position: its runtime input.
-        affine: the map from that input to its output.
-        op: how reports name the operator.
-    """
-
-    node: Node
-    position: int
-    affine: Affine
-    op: str
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way that leads to an absorbing node."""
-
-    into: Node
-    through: tuple[Node, ...]
-    changes: tuple[Change, ...]
-
-
 def plan(model: ModelFile, options: Options | None = None) -> Plan:
     """Decide, for every normalization of the model, where it goes or why it stays.
 
@@ -118,110 +87,107 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
     """
     options = options or Options()
     view = View(model)
-    draft = Draft(view, frozen=options.freeze)
-    folds: list[Fold] = []
-    kept: list[Refusal] = []
+    planner = _Planner(Draft(view, frozen=options.freeze), options)
     # What overflows or turns out NaN is found by looking at the results, not by warnings on the way.
     with np.errstate(all="ignore"):
-        for node in view.nodes():
-            if node.op == "BatchNormalization":
-                _settle(node, options, draft, folds, kept)
-            elif node.op in elementwise.OPS and node not in draft.removed:
-                _settle_chain(node, options, draft, folds, kept)
-    normalizations = sum(node.op == "BatchNormalization" for node in view.nodes())
+        nodes = list(view.nodes())
+        for node in nodes:
+            planner.settle_backward(node)
+        for node in nodes:
+            planner.settle_forward(node)
+    folds, kept = planner.settled(nodes)
+    normalizations = sum(node.op == "BatchNormalization" for node in nodes)
     settled = [*(fold.op for fold in folds), *(refusal.op for refusal in kept)].count("BatchNormalization")
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
-    return Plan(tuple(folds), tuple(kept), _overridable(view) if options.freeze else (), draft)
+    return Plan(folds, kept, _overridable(view) if options.freeze else (), planner.draft)
 
 
-def _settle(node: Node, options: Options, draft: Draft, folds: list[Fold], kept: list[Refusal]) -> None:
-    lifted = of_node(node, draft)
-    if isinstance(lifted, Refused):
-        outcome: _Way | Refused = lifted
-    else:
-        outcome = _excluded(node, options) or _backward(_Site(node, 0, lifted, node.op), draft)
-    if isinstance(outcome, Refused):
-        kept.append(Refusal(node.label, node.op, node.graph.label, outcome.reasons))
-    else:
-        folds.append(_commit(node, node.op, outcome, draft))
+class _Planner:
+    """What has been decided so far: first everything backward, then what is left forward."""
+
+    def __init__(self, draft: Draft, options: Options) -> None:
+        self.draft = draft
+        self.options = options
+        self.folds: dict[Node, Fold] = {}
+        self.kept: dict[Node, Refusal] = {}
+        self.waiting: dict[Node, tuple[Site, DeadEnd]] = {}
+
+    def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
+        """Both results in the order of the model."""
+        return (
+            tuple(self.folds[n] for n in nodes if n in self.folds),
+            tuple(self.kept[n] for n in nodes if n in self.kept),
+        )
+
+    def settle_backward(self, node: Node) -> None:
+        if node.op == "BatchNormalization":
+            lifted = of_node(node, self.draft)
+            refused = lifted if isinstance(lifted, Refused) else _excluded(node, self.options)
+            if isinstance(refused, Refused):
+                self.kept[node] = Refusal(node.label, node.op, node.graph.label, refused.reasons)
+            elif isinstance(lifted, Affine):
+                self._try_backward(Site(node, 0, lifted, node.op))
+        elif node.op in elementwise.OPS and node not in self.draft.removed:
+            chain = _spelled_out(node, self.draft)
+            if chain is not None and _excluded(node, self.options) is None:
+                self._try_chain(chain)
+
+    def settle_forward(self, node: Node) -> None:
+        """A normalization that no producer could take: perhaps all its consumers can."""
+        if node not in self.waiting:
+            return
+        site, before = self.waiting[node]
+        behind = forward(site, self.draft)
+        if isinstance(behind, Way):
+            self._commit(site, behind, "forward")
+            return
+        # The search that came farthest tells most; where both end at once, what comes before is named first.
+        ends = sorted((before, behind), key=lambda end: -end.depth)
+        reasons = dict.fromkeys(reason for end in ends for reason in end.reasons)
+        self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
+
+    def _try_backward(self, site: Site) -> None:
+        found = backward(site, self.draft)
+        if isinstance(found, Way):
+            self._commit(site, found, "backward")
+        else:
+            self.waiting[site.node] = (site, found)
+
+    def _try_chain(self, chain: _Chain) -> None:
+        """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
+        site = chain.site
+        found = backward(site, self.draft)
+        if isinstance(found, Way):
+            if all(TABLE[n.op].linear or n.op == "BatchNormalization" for n in found.into):
+                self._commit(site, found, "backward")
+        elif _has_weights(chain.head) and found.reasons[0].code in _ABOUT_THE_EDGE:
+            self.kept[site.node] = Refusal(site.node.label, site.op, site.node.graph.label, found.reasons)
+
+    def _commit(self, site: Site, way: Way, direction: str) -> None:
+        for change in way.changes:
+            self.draft.apply(change)
+        self.folds[site.node] = Fold(
+            node=site.node.label,
+            op=site.op,
+            scope=site.node.graph.label,
+            into=tuple(n.label for n in way.into),
+            into_op=tuple(n.op for n in way.into),
+            through=tuple(n.label for n in way.through if n not in self.draft.removed),
+            direction=direction,
+        )
 
 
-def _settle_chain(node: Node, options: Options, draft: Draft, folds: list[Fold], kept: list[Refusal]) -> None:
-    """A chain counts as a normalization where it stands behind weights; elsewhere it is just arithmetic."""
-    chain = _spelled_out(node, draft)
-    if chain is None:
-        return
-    site, head = chain
-    outcome = _excluded(node, options) or _backward(site, draft)
-    if isinstance(outcome, _Way):
-        if TABLE[outcome.into.op].linear or outcome.into.op == "BatchNormalization":
-            folds.append(_commit(node, site.op, outcome, draft))
-    elif _has_weights(head) and outcome.reasons[0].code in _ABOUT_THE_EDGE:
-        kept.append(Refusal(node.label, site.op, node.graph.label, outcome.reasons))
+@dataclass(frozen=True)
+class _Chain:
+    """Constant arithmetic that scales and shifts channel by channel, and the node it starts behind."""
+
+    site: Site
+    head: Node | None
 
 
-def _commit(node: Node, op: str, way: _Way, draft: Draft) -> Fold:
-    for change in way.changes:
-        draft.apply(change)
-    through = tuple(n.label for n in way.through if n not in draft.removed)
-    return Fold(node.label, op, node.graph.label, way.into.label, way.into.op, through)
-
-
-def _backward(site: _Site, draft: Draft) -> _Way | Refused:
-    """Follow the map from the normalization up to a node that swallows it.
-
-    An edge that leads elsewhere too is remembered, not returned at once: it is the true reason only if
-    there would have been somebody to take the map in.
-    """
-    current, position, affine = site.node, site.position, site.affine
-    changes: list[Change] = [Dissolve(current, position)]
-    through: list[Node] = []
-    blocked: list[Reason] = []
-    while True:
-        value = current.inputs[position]
-        if value is None:
-            raise AssertionError("an operator carries a map only to an input that it has")
-        if (reason := draft.free_edge(value)) is not None:
-            blocked.append(reason)
-        match _ask(value, current, affine, draft):
-            case Refused() as refused:
-                return refused
-            case Absorbed(more):
-                if blocked:
-                    return Refused(tuple(blocked))
-                return _Way(_producer(value), tuple(through), (*changes, *more))
-            case Carried(position, affine, more):
-                changes.extend(more)
-                current = _producer(value)
-                through.append(current)
-
-
-def _ask(value: Value, consumer: Node, affine: Affine, draft: Draft) -> Outcome:
-    """What the producer of `value` says to computing `affine(value)` instead."""
-    producer = value.producer
-    if producer is None:
-        return Refused((_no_producer(value),))
-    entry = TABLE.get(producer.op)
-    if entry is None or producer.graph is not consumer.graph or producer.outputs[0] is not value:
-        return Refused((_no_neighbour(producer, consumer),))
-    if producer.refers_to_caller and not entry.ignores_attributes:
-        return Refused((_attribute_of_caller(producer),))
-    return entry.backward(producer, affine, draft)
-
-
-def _producer(value: Value) -> Node:
-    if value.producer is None:
-        raise AssertionError("only a producer answers anything but a refusal")
-    return value.producer
-
-
-def _spelled_out(node: Node, draft: Draft) -> tuple[_Site, Node | None] | None:
-    """The chain of constant arithmetic that ends at `node`, if it scales and shifts channel by channel.
-
-    Returns:
-        The site, and the node the chain starts behind.
-    """
+def _spelled_out(node: Node, draft: Draft) -> _Chain | None:
+    """The chain of constant arithmetic that ends at `node`, if it does what a normalization does."""
     result = node.outputs[0]
     if result is None:
         return None
@@ -247,7 +213,7 @@ def _spelled_out(node: Node, draft: Draft) -> tuple[_Site, Node | None] | None:
             break
     if first is None or not (scales and shifts):
         return None
-    return _Site(node, first[0], first[1], "+".join(reversed(ops))), current
+    return _Chain(Site(node, first[0], first[1], "+".join(reversed(ops))), current)
 
 
 def _is_step(node: Node, draft: Draft) -> bool:
@@ -267,48 +233,6 @@ def _excluded(node: Node, options: Options) -> Refused | None:
                 (Reason(Code.EXCLUDED, node.label, f"{node.label!r} matches --exclude {pattern}"),)
             )
     return None
-
-
-def _no_producer(value: Value) -> Reason:
-    if value.initializer is not None:
-        what = "a stored constant"
-    elif value.graph.is_function:
-        what = "a parameter of the local function"
-    else:
-        what = "a graph input"
-    return Reason(
-        Code.NO_LINEAR_NEIGHBOUR, value.name, f"its input {value.name!r} is {what}; no weights come before it"
-    )
-
-
-def _no_neighbour(producer: Node, consumer: Node) -> Reason:
-    if producer.op in _QUANTIZERS:
-        return Reason(
-            Code.QUANTIZER,
-            producer.label,
-            f"{producer.op} {producer.label!r} stands between it and the weights",
-            "fold the float model before quantizing it, or move the quantizer behind the normalization",
-        )
-    if producer.graph is not consumer.graph:
-        return Reason(
-            Code.NO_LINEAR_NEIGHBOUR,
-            producer.label,
-            f"its input comes from {producer.op} {producer.label!r} in an outer graph",
-        )
-    return Reason(
-        Code.NO_LINEAR_NEIGHBOUR,
-        producer.label,
-        f"it follows {producer.op} {producer.label!r}, which has no weights to take it in",
-    )
-
-
-def _attribute_of_caller(node: Node) -> Reason:
-    return Reason(
-        Code.NOT_CONSTANT,
-        node.label,
-        f"an attribute of {node.op} {node.label!r} is given by the caller of the local function",
-        "inline the function before folding",
-    )
 
 
 def _overridable(view: View) -> tuple[str, ...]:

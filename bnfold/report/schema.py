@@ -137,8 +137,8 @@ def _fold(fold: Fold) -> dict[str, Any]:
         "node": fold.node,
         "op": fold.op,
         "scope": fold.scope,
-        "into": fold.into,
-        "into_op": fold.into_op,
+        "into": list(fold.into),
+        "into_op": list(fold.into_op),
         "through": list(fold.through),
         "direction": fold.direction,
     }

@@ -66,7 +66,7 @@ def _funnel(report: Report) -> Table:
     table.add_row(
         "BatchNormalization", f"{report.found} found, {len(report.folds)} folded, {len(report.kept)} kept"
     )
-    into = Counter(fold.into_op for fold in report.folds)
+    into = Counter(op for fold in report.folds for op in fold.into_op)
     if into:
         table.add_row("folded into", ", ".join(f"{count} {op}" for op, count in into.most_common()))
     if report.after is not None:
@@ -82,7 +82,10 @@ def _folds(folds: tuple[Fold, ...]) -> RenderableType:
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     for fold in folds:
-        into = Text.assemble(("-> ", "dim"), f"{fold.into_op} {fold.into}")
+        into = Text.assemble(
+            ("-> ", "dim"),
+            ", ".join(f"{op} {name}" for op, name in zip(fold.into_op, fold.into, strict=True)),
+        )
         if fold.through:
             into.append(f" through {', '.join(fold.through)}", style="dim")
         table.add_row(_place(fold.node, fold.scope), into)

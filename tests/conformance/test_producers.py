@@ -31,8 +31,8 @@ def test_conv(rank: int, group: str, bias: bool | str) -> None:
     groups = {"one": 1, "two": 2, "depthwise": 4}[group]
     result = expect(conv_net(rank, 4, 8, bias=bias, group=groups).model(), folded={"bn"})
     assert ops(result.model) == ["Conv"]
-    assert result.folds[0].into == "conv"
-    assert result.folds[0].into_op == "Conv"
+    assert result.folds[0].into == ("conv",)
+    assert result.folds[0].into_op == ("Conv",)
     assert result.folds[0].direction == "backward"
     assert result.folds[0].scope == ""
     assert tuple(result.folds[0].through) == ()
@@ -360,8 +360,8 @@ def test_bn_merges_into_the_bn_before_it(rank: int) -> None:
     x = net.input("x", *[2, 4, 3, 3, 2][:rank])
     net.output(net.bn(net.bn(x, 4, name="first"), 4, name="second"))
     result = expect(net.model(), folded={"second"}, kept={"first": "BNF019"})
-    assert result.folds[0].into == "first"
-    assert result.folds[0].into_op == "BatchNormalization"
+    assert result.folds[0].into == ("first",)
+    assert result.folds[0].into_op == ("BatchNormalization",)
 
 
 def test_bns_around_an_activation_stay_apart() -> None:

@@ -31,12 +31,12 @@ GUARDS = (
     Guard("intermediate is a graph output", "fold/draft.py", "if value.is_output:", "if False:"),
     Guard("intermediate has several consumers", "fold/draft.py", "if len(uses) > 1:", "if False:"),
     Guard(
-        "producer stands in an outer graph", "fold/plan.py", "producer.graph is not consumer.graph or ", ""
+        "producer stands in an outer graph", "fold/search.py", " or producer.graph is not consumer.graph", ""
     ),
-    Guard("a second output of the producer", "fold/plan.py", " or producer.outputs[0] is not value", ""),
+    Guard("a second output of the producer", "fold/search.py", "if producer.outputs[0] is not value:", "if False:"),
     Guard(
         "an attribute comes from the caller of a function",
-        "fold/plan.py",
+        "fold/search.py",
         "if producer.refers_to_caller and not entry.ignores_attributes:",
         "if False:",
     ),

@@ -38,7 +38,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         )
     if affine.size == 1:
         affine = affine.on_axis(own.axis)
-    return Carried(position, affine.after(own), (Dissolve(node, position),))
+    return Carried(((position, affine.after(own)),), (Dissolve(node, position),))
 
 
 def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:

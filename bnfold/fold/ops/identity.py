@@ -19,7 +19,7 @@ _TRAINING_INPUT_SINCE = 12  # later ones by an optional third input; between the
 
 def identity(_node: Node, affine: Affine, _draft: Draft) -> Outcome:
     """Nothing happens to the values."""
-    return Carried(0, affine)
+    return Carried(((0, affine),))
 
 
 def dropout(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -41,7 +41,7 @@ def dropout(node: Node, affine: Affine, draft: Draft) -> Outcome:
                 "export the model in evaluation mode",
             ),
         ))  # fmt: skip
-    return Carried(0, affine)
+    return Carried(((0, affine),))
 
 
 def _is_inference(node: Node, draft: Draft) -> bool:

@@ -35,7 +35,7 @@ def reshape(node: Node, affine: Affine, draft: Draft) -> Outcome:
     carried = through_reshape(affine, there, here)
     if carried is None:
         return _lost(node, f"from {_text(here)} to {_text(there)} an index no longer belongs to one channel")
-    return Carried(0, carried)
+    return Carried(((0, carried),))
 
 
 def transpose(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -49,7 +49,7 @@ def transpose(node: Node, affine: Affine, draft: Draft) -> Outcome:
         perm = tuple(reversed(range(len(shape))))
     if affine.axis >= len(perm):
         return _lost(node, f"its output has no axis {affine.axis}")
-    return Carried(0, affine.on_axis(perm[affine.axis]))
+    return Carried(((0, affine.on_axis(perm[affine.axis])),))
 
 
 def _copied(node: Node, here: Shape, axis: int, draft: Draft) -> int | str | None:

@@ -1,0 +1,291 @@
+"""Walking with an affine map through the graph until somebody has swallowed all of it.
+
+Each node on the way swallows the map, passes it on changed (to one edge or to several, all of which must
+take it), or refuses. Nothing changes until the whole way is known to be possible, so that a search that
+fails leaves nothing behind.
+
+The walk stays linear: a tensor is asked at most twice, once with and once without a shift, because the
+edges crossed lead nowhere else and form a tree; where they do not, the answer is no, whatever comes of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnfold.fold.operator import Absorbed, Bypass, Carried, Choice, Dissolve, Refused
+from bnfold.fold.ops import TABLE
+from bnfold.fold.reasons import Code, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.fold.operator import Change, Outcome
+    from bnfold.model.view import Node, Value
+
+HORIZON = 100
+"""How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
+
+_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+@dataclass(frozen=True)
+class Site:
+    """A normalization: a BatchNormalization, or a chain that spells one out.
+
+    Attributes:
+        node: the node; of a chain the last one for a backward, the first one for a forward search.
+        position: its runtime input.
+        affine: the map from that input to its output.
+        op: how reports name the operator.
+    """
+
+    node: Node
+    position: int
+    affine: Affine
+    op: str
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way on which every branch ends at somebody who swallows the map.
+
+    Attributes:
+        into: who does.
+        through: the nodes passed.
+        changes: all that has to change, in the order in which it has to.
+    """
+
+    into: tuple[Node, ...] = ()
+    through: tuple[Node, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    def __add__(self, other: Way) -> Way:
+        return Way(self.into + other.into, self.through + other.through, self.changes + other.changes)
+
+
+@dataclass(frozen=True)
+class DeadEnd:
+    """Why there is no way.
+
+    Attributes:
+        reasons: what stood in the way where the search came farthest.
+        depth: how many nodes it had passed by then.
+    """
+
+    reasons: tuple[Reason, ...]
+    depth: int
+
+
+def backward(site: Site, draft: Draft) -> Way | DeadEnd:
+    """Against the data flow, into the producers of the normalization's input."""
+    start = Way(changes=(Dissolve(site.node, site.position),))
+    found = _Upstream(draft).ask(site.node, site.position, site.affine, 0)
+    return found if isinstance(found, DeadEnd) else _checked(start + found)
+
+
+def forward(site: Site, draft: Draft) -> Way | DeadEnd:
+    """Along the data flow, into every consumer of the normalization's output."""
+    output = site.node.outputs[0]
+    if output is None:
+        return DeadEnd((), 0)
+    start = Way(changes=(Bypass(site.node, site.position),))
+    found = _Downstream(draft).ask(output, site.affine, 0)
+    return found if isinstance(found, DeadEnd) else _checked(start + found)
+
+
+def _checked(way: Way) -> Way | DeadEnd:
+    """Two branches that meet in one node were each computed without the other; nobody vouches for both."""
+    seen: set[Node] = set()
+    for node in (*way.into, *way.through):
+        if node in seen:
+            evidence = f"two branches of the way meet in {node.op} {node.label!r}"
+            return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), len(way.through))
+        seen.add(node)
+    return way
+
+
+def _kind(affine: Affine) -> bool:
+    return bool(affine.shift.any())
+
+
+class _Upstream:
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.answers: dict[tuple[Value, bool], Way | DeadEnd] = {}
+
+    def ask(self, consumer: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
+        """Whether the tensor at `position` of `consumer` can become `affine` of itself.
+
+        An edge that leads elsewhere too is remembered, not returned at once: it is the true reason only if
+        there would have been somebody to take the map in.
+        """
+        value = consumer.inputs[position]
+        if value is None:
+            raise AssertionError("an operator carries a map only to an input that it has")
+        key = (value, _kind(affine))
+        if key not in self.answers:
+            found = self._follow(value, consumer, affine, depth)
+            blocked = self.draft.free_edge(value)
+            if blocked is not None and isinstance(found, Way):
+                found = DeadEnd((blocked,), depth)
+            self.answers[key] = found
+        return self.answers[key]
+
+    def _follow(self, value: Value, consumer: Node, affine: Affine, depth: int) -> Way | DeadEnd:
+        if depth >= HORIZON:
+            return DeadEnd((_too_far(value),), depth)
+        outcome = self._outcome(value, consumer, affine)
+        node = value.producer
+        if isinstance(outcome, Refused) or node is None:
+            return DeadEnd(outcome.reasons if isinstance(outcome, Refused) else (), depth)
+        if isinstance(outcome, Absorbed):
+            return Way(into=(node,), changes=outcome.changes)
+        options = outcome.options if isinstance(outcome, Choice) else (outcome,)
+        return _first(self._carry(node, option, depth) for option in options)
+
+    def _carry(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+        way = Way(through=(node,), changes=carried.changes)
+        for position, affine in carried.edges:
+            found = self.ask(node, position, affine, depth + 1)
+            if isinstance(found, DeadEnd):
+                return found
+            way += found
+        return way
+
+    def _outcome(self, value: Value, consumer: Node, affine: Affine) -> Outcome:
+        producer = value.producer
+        if producer is None:
+            return Refused((_no_producer(value),))
+        entry = TABLE.get(producer.op)
+        if entry is None or entry.backward is None or producer.graph is not consumer.graph:
+            return Refused((_no_weights_before(producer, consumer),))
+        if producer.outputs[0] is not value:
+            return Refused((_no_weights_before(producer, consumer),))
+        if producer.refers_to_caller and not entry.ignores_attributes:
+            return Refused((_attribute_of_caller(producer),))
+        return entry.backward(producer, affine, self.draft)
+
+
+class _Downstream:
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.asked: set[Node] = set()
+
+    def ask(self, value: Value, affine: Affine, depth: int) -> Way | DeadEnd:
+        """Whether every reader of `value` can do without the `affine` that it had so far."""
+        if depth >= HORIZON:
+            return DeadEnd((_too_far(value),), depth)
+        if value.is_output:
+            evidence = f"{value.name!r}, which the fold would change, is a graph output"
+            return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
+        way = Way()
+        ends: list[DeadEnd] = []
+        for use in self.draft.uses(value):
+            found = self._follow(use.node, use.position, affine, depth)
+            if isinstance(found, DeadEnd):
+                ends.append(found)
+            else:
+                way += found
+        return _deepest(ends) if ends else way
+
+    def _follow(self, node: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
+        if node in self.asked:
+            evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
+            return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), depth)
+        self.asked.add(node)
+        outcome = self._outcome(node, position, affine)
+        if isinstance(outcome, Refused):
+            return DeadEnd(outcome.reasons, depth)
+        if isinstance(outcome, Absorbed):
+            return Way(into=(node,), changes=outcome.changes)
+        options = outcome.options if isinstance(outcome, Choice) else (outcome,)
+        return _first(self._carry(node, option, depth) for option in options)
+
+    def _carry(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+        way = Way(through=(node,), changes=carried.changes)
+        for position, affine in carried.edges:
+            output = node.outputs[position]
+            found = Way() if output is None else self.ask(output, affine, depth + 1)
+            if isinstance(found, DeadEnd):
+                return found
+            way += found
+        return way
+
+    def _outcome(self, node: Node, position: int, affine: Affine) -> Outcome:
+        entry = TABLE.get(node.op)
+        if entry is None or entry.forward is None:
+            return Refused((_no_weights_behind(node),))
+        if node.refers_to_caller and not entry.ignores_attributes:
+            return Refused((_attribute_of_caller(node),))
+        return entry.forward(node, position, affine, self.draft)
+
+
+def _first(found: Iterable[Way | DeadEnd]) -> Way | DeadEnd:
+    """The first way, or the end that came farthest."""
+    ends: list[DeadEnd] = []
+    for each in found:
+        if isinstance(each, Way):
+            return each
+        ends.append(each)
+    return _deepest(ends)
+
+
+def _deepest(ends: list[DeadEnd]) -> DeadEnd:
+    depth = max(end.depth for end in ends)
+    reasons = dict.fromkeys(reason for end in ends if end.depth == depth for reason in end.reasons)
+    return DeadEnd(tuple(reasons), depth)
+
+
+def _no_producer(value: Value) -> Reason:
+    if value.initializer is not None:
+        what = "a stored constant"
+    elif value.graph.is_function:
+        what = "a parameter of the local function"
+    else:
+        what = "a graph input"
+    return Reason(
+        Code.NO_LINEAR_NEIGHBOUR, value.name, f"{value.name!r} is {what}; no weights come before it"
+    )
+
+
+def _no_weights_before(producer: Node, consumer: Node) -> Reason:
+    if producer.op in _QUANTIZERS:
+        return _quantizer(producer)
+    if producer.graph is not consumer.graph:
+        evidence = f"its input comes from {producer.op} {producer.label!r} in an outer graph"
+    else:
+        evidence = f"it follows {producer.op} {producer.label!r}, which has no weights to take it in"
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, producer.label, evidence)
+
+
+def _no_weights_behind(consumer: Node) -> Reason:
+    if consumer.op in _QUANTIZERS:
+        return _quantizer(consumer)
+    evidence = f"it feeds {consumer.op} {consumer.label!r}, which has no weights to take it in"
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, consumer.label, evidence)
+
+
+def _quantizer(node: Node) -> Reason:
+    return Reason(
+        Code.QUANTIZER,
+        node.label,
+        f"{node.op} {node.label!r} stands between it and the weights",
+        "fold the float model before quantizing it, or move the quantizer behind the normalization",
+    )
+
+
+def _attribute_of_caller(node: Node) -> Reason:
+    return Reason(
+        Code.NOT_CONSTANT,
+        node.label,
+        f"an attribute of {node.op} {node.label!r} is given by the caller of the local function",
+        "inline the function before folding",
+    )
+
+
+def _too_far(value: Value) -> Reason:
+    evidence = f"no weights within {HORIZON} nodes; the search ended at {value.name!r}"
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, value.name, evidence)
