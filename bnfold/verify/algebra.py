@@ -10,8 +10,8 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The expectation is itself computed in float64: four or five operations (sqrt, divide, multiply, subtract, add),
-# each rounded by half an ulp, so two computations of it may differ by about that many ulp.
+# The expectation is itself computed in float64 by four or five operations (sqrt, divide, multiply, subtract,
+# add), each rounded by half an ulp, so two computations of it may differ by about that many ulp.
 FLOAT64_ULP = 8.0
 
 
@@ -35,8 +35,8 @@ class AlgebraFinding:
 
     def __str__(self) -> str:
         return (
-            f"{self.count} stored values are not their float64 value rounded once; worst at {list(self.index)}: "
-            f"expected {self.expected!r}, stored {self.stored!r}, {self.ulps:.3g} ulp apart"
+            f"{self.count} stored values are not their float64 value rounded once; worst at "
+            f"{list(self.index)}: expected {self.expected!r}, stored {self.stored!r}, {self.ulps:.3g} ulp apart"
         )
 
 
@@ -48,13 +48,13 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
         stored: float16, bfloat16, float32 or float64, the same shape.
 
     Returns:
-        None when every |stored - expected| is at most half an ulp of the stored dtype at that value (for float64:
-        `FLOAT64_ULP`), else the worst one. An ulp is the distance between the two neighbours of the stored dtype
-        that enclose the expected value; below the normal range it is the smallest subnormal.
+        None when every |stored - expected| is at most half an ulp of the stored dtype at that value (for
+        float64: `FLOAT64_ULP`), else the worst one. An ulp is the distance between the two neighbours of the
+        stored dtype that enclose the expected value; below the normal range it is the smallest subnormal.
     """
     if expected.shape != stored.shape:
         return AlgebraFinding((), float("nan"), float("nan"), float("inf"), max(stored.size, 1))
-    info = ml_dtypes.finfo(stored.dtype)
+    info = ml_dtypes.finfo(stored.dtype)  # type: ignore[no-untyped-call]  # untyped in ml_dtypes
     wide = stored.astype(np.float64)
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log2(np.maximum(np.abs(expected), float(info.smallest_normal))))

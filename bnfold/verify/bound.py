@@ -1,8 +1,8 @@
 """Without a float64 truth: how far onnxruntime's own result moves when weights move by half an ulp.
 
-Where an operator is known to nobody but the runtime, the original stands in for truth. A correct fold stores each
-weight rounded once and leaves rounding of intermediate results in other places; running the original with every
-weight moved by half a unit in the last place, at random, shows what both together may do.
+Where an operator is known to nobody but the runtime, the original stands in for truth. A correct fold stores
+each weight rounded once and leaves rounding of intermediate results in other places; running the original
+with every weight moved by half a unit in the last place, at random, shows what both together may do.
 """
 
 from __future__ import annotations

@@ -261,8 +261,8 @@ def _plausible(axis: int, rank: int) -> tuple[int, ...]:
 def make_feed(specs: Sequence[InputSpec], sizes: Sizes, kind: Kind, seed: int) -> Feed:
     """Values for every input.
 
-    Each input has a generator of its own, seeded by the seed, the kind and its name, so that neither order nor
-    number of inputs changes what one of them gets.
+    Each input has a generator of its own, seeded by the seed, the kind and its name, so that neither order
+    nor number of inputs changes what one of them gets.
     """
     values = {}
     for spec in specs:
@@ -276,7 +276,9 @@ def _values(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.r
     if spec.dtype == np.bool_:
         if kind == "zeros":
             return np.zeros(shape, dtype=bool)
-        return np.ones(shape, dtype=bool) if kind == "large" else generator.random(shape) < 0.5
+        if kind == "large":
+            return np.ones(shape, dtype=bool)
+        return generator.integers(0, 2, shape).astype(bool)
     if spec.dtype.kind in "iu":
         if kind == "zeros":
             return np.full(shape, spec.low, dtype=spec.dtype)

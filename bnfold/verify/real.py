@@ -148,9 +148,7 @@ def weight_epsilon(model: onnx.ModelProto) -> float:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            tensors |= {
-                node.output[0]: attribute.t for attribute in node.attribute if attribute.name == "value"
-            }
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
         for place in PARAMETERS.get(node.op_type, ()):
             tensor = tensors.get(node.input[place]) if place < len(node.input) else None
             if tensor is not None:

@@ -115,7 +115,7 @@ class Recorder:
     def __init__(self) -> None:
         self.decisions: dict[str, list[Decision]] = {}
 
-    def before(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:
+    def before(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002 - truth.Hooks
         """Keep the operands."""
         return inputs
 
@@ -130,12 +130,12 @@ class Recorder:
 class Replayer:
     """Imposes recorded decisions on another evaluation, and may move values as rounding does.
 
-    With the decisions of the original imposed on it, what remains of the difference of two models is continuous.
+    With the decisions of the original imposed, what remains of the difference of two models is continuous.
     The operands of each decision are compared instead: a wrong fold shows there.
 
-    Moving every weight by half an ulp is what storing it rounded may do. Moving the result of every operator too
-    is what a runtime may do (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997); sums inside an operator
-    are rounded as well, and their error is of the size that moving the weights gives.
+    Moving every weight by half an ulp is what storing it rounded may do. Moving the result of every operator
+    too is what a runtime may do (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997); sums inside an
+    operator are rounded as well, and their error is of the size that moving the weights gives.
 
     Args:
         decisions: what `Recorder` kept.
@@ -181,7 +181,7 @@ class Replayer:
             self.flipped[decision.label] = self.flipped.get(decision.label, 0) + count
         return decision.results
 
-    def _moved(self, value: Any) -> Any:
+    def _moved(self, value: Any) -> Any:  # noqa: ANN401 - arrays, sequences of them, or None
         if getattr(value, "dtype", None) != np.float64:
             return value
         # |value| * eps/2 lies between half an ulp and one ulp of value.
@@ -189,7 +189,7 @@ class Replayer:
         return value * (1.0 + signs * (self._epsilon / 2))
 
 
-def _flips(new: Any, old: Any) -> int:
+def _flips(new: Any, old: Any) -> int:  # noqa: ANN401 - arrays of any dtype
     return int(np.count_nonzero(new != old)) if new.shape == old.shape else int(max(new.size, old.size))
 
 

@@ -1,8 +1,8 @@
 """Running a model in onnxruntime, in another process.
 
-onnxruntime can crash on a valid model (1.31.1 does on an opset-9 BatchNormalization whose trailing outputs are
-empty). A crash, a timeout or a kill of that process becomes a value here, and the runs it had not reached are
-given to a fresh process.
+onnxruntime can crash on a valid model (1.31.1 does on an opset-9 BatchNormalization whose trailing outputs
+are empty). A crash, a timeout or a kill of that process becomes a value here, and the runs it had not
+reached are given to a fresh process.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _wait(folder: Path, timeout: float) -> tuple[int, bool]:
     the parent dies the pipe closes and the worker ends itself.
     """
     with (folder / "stderr.txt").open("wb") as errors:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package, a folder just made
             [sys.executable, "-P", str(_WORKER), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

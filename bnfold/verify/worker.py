@@ -12,16 +12,20 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+import onnxruntime as ort  # noqa: TID251 - the one file that runs onnxruntime, in a process of its own
 
 LEVELS = {
     "disable_all": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "enable_all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+
+
+Report = Callable[..., None]
 
 
 def main(folder: Path) -> None:
@@ -40,13 +44,13 @@ def main(folder: Path) -> None:
 
 def _die_with_parent() -> None:
     """The parent holds the other end of stdin; when it goes, however it went, so does this process."""
-    # Not sys.stdin.read(): a thread inside a buffered reader makes the interpreter wait, then abort, at its end.
+    # Not sys.stdin.read(): a thread inside a buffered reader makes the interpreter wait, then abort.
     while os.read(0, 1):
         pass
     os._exit(3)
 
 
-def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: Path, report: Any) -> None:
+def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: Path, report: Report) -> None:
     report(event="loading", level=level)
     options = ort.SessionOptions()
     options.graph_optimization_level = LEVELS[level]
@@ -58,7 +62,7 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(job["model"], options, providers=[job["provider"]])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
         report(event="unloadable", level=level, reason=_line(error))
         return
     provider = session.get_providers()[0]
@@ -77,7 +81,7 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
                 _save(name, value, folder / f"{level}-{run['index']}-{place}.bin")
                 for place, (name, value) in enumerate(zip(names, outputs, strict=True))
             ]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
             report(event="failed", level=level, feed=run["feed"], reason=_line(error))
             continue
         if run["group"]:
@@ -85,7 +89,7 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
         report(event="done", level=level, feed=run["feed"], outputs=saved)
 
 
-def _value(entry: dict[str, Any], folder: Path) -> Any:
+def _value(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
     # Types NumPy does not know (bfloat16, float8) travel as unsigned integers of their width.
     array = np.fromfile(folder / entry["file"], dtype=entry["carrier"]).reshape(entry["shape"])
     if entry["native"]:
@@ -93,7 +97,7 @@ def _value(entry: dict[str, Any], folder: Path) -> Any:
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, entry["element_type"])
 
 
-def _save(name: str, value: Any, path: Path) -> dict[str, Any]:
+def _save(name: str, value: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - as above
     if not value.is_tensor():
         return {"name": name, "kind": value.data_type()}
     if value.data_type() == "tensor(string)":

@@ -1,7 +1,7 @@
 """Truth: a model evaluated in float64, independently of onnxruntime and of the fold.
 
-Weights and feeds keep the values they are stored with; float16, bfloat16 and float32 arithmetic is promoted to
-float64, integers and quantized types keep their meaning.
+Weights and feeds keep the values they are stored with; float16, bfloat16 and float32 arithmetic is promoted
+to float64, integers and quantized types keep their meaning.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def conv_transpose(call: Call) -> tuple[Array]:
 def _transposed_geometry(call: Call, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> Geometry:
     """The window whose positions are the *input* elements; `begin` and `end` are cropped from the canvas.
 
-    `end` may be negative: output_padding and output_shape can reach beyond the last tap, where the result is bias.
+    `end` may be negative: output_padding and output_shape can reach beyond the last tap,
+    where the result is bias.
     """
     rank = len(spatial)
     strides = call.integers("strides", (1,) * rank)

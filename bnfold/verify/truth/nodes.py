@@ -151,7 +151,7 @@ def _own(node: onnx.NodeProto, operator: Operator, version: int) -> Evaluate:
     return evaluate
 
 
-def _python(attribute: onnx.AttributeProto) -> Any:
+def _python(attribute: onnx.AttributeProto) -> Any:  # noqa: ANN401 - the type is the attribute's
     if attribute.type == onnx.AttributeProto.TENSOR:
         return onnx.numpy_helper.to_array(attribute.t)
     return helper.get_attribute_value(attribute)
@@ -199,7 +199,7 @@ def _reference(node: onnx.NodeProto, reference: type[OpRun], around: Surrounding
     instance = reference(node, parameters)
 
     def evaluate(operands: Sequence[Any], _scope: Scope, _hooks: Hooks) -> Sequence[Any]:
-        results: Sequence[Any] = instance.run(*operands)
+        results: Sequence[Any] = instance.run(*operands)  # type: ignore[no-untyped-call]  # onnx's
         return results
 
     return evaluate
@@ -219,7 +219,8 @@ def _typed_function(node: onnx.NodeProto, domain: str, version: int, around: Sur
             for value in operands
         ]
         body = onnx.FunctionProto()
-        body.ParseFromString(schema.get_context_dependent_function(node.SerializeToString(), types))
+        text = schema.get_context_dependent_function(node.SerializeToString(), types)  # type: ignore[attr-defined]  # missing in onnx's stub
+        body.ParseFromString(text)
         run = _call(node, body, _function_opsets(body, around), around, schema)
         return run(operands, scope, hooks)
 
@@ -286,7 +287,8 @@ def _loop(node: onnx.NodeProto, around: Surroundings, _version: int) -> Evaluate
 
     def evaluate(operands: Sequence[Any], scope: Scope, hooks: Hooks) -> Sequence[Any]:
         limit = None if operands[0] is None else int(operands[0].reshape(-1)[0])
-        going = len(operands) < 2 or operands[1] is None or bool(operands[1].reshape(-1)[0])
+        condition = operands[1] if len(operands) > 1 else None
+        going = condition is None or bool(condition.reshape(-1)[0])
         state = list(operands[2:])
         scans: list[list[Any]] = [[] for _ in range(len(body.outputs) - 1 - carried)]
         count = 0

@@ -24,7 +24,10 @@ _SOFTMAX_OF_ONE_AXIS = 13
 
 
 def batch_normalization(call: Call) -> tuple[Array, ...]:
-    """BatchNormalization of every opset: x `[N, C, ...]` or `[N]`, parameters `[C]` (or `[C, ...]`, spatial=0)."""
+    """BatchNormalization of every opset.
+
+    x is `[N, C, ...]` or `[N]`, the parameters `[C]`, or `[C, ...]` where spatial is 0.
+    """
     x, scale, bias, mean, var = (call.tensor(index) for index in range(5))
     epsilon = call.number("epsilon", 1e-5)
     flat = x
@@ -108,7 +111,7 @@ def _shifted(call: Call) -> tuple[Array, tuple[tuple[int, ...], int]]:
         axis = call.integer("axis", -1) % x.ndim
         rows = x.swapaxes(axis, -1)
     else:
-        # Below opset 13 the input is a matrix: the axes before `axis` are rows, all the others one distribution.
+        # Below opset 13 the input is a matrix: axes before `axis` are rows, all others one distribution.
         axis = -1
         split = call.integer("axis", 1) % x.ndim
         rows = x.reshape(math.prod(x.shape[:split]), -1)

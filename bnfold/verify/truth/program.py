@@ -60,14 +60,14 @@ class Hooks(Protocol):
 class NoHooks:
     """Changes nothing."""
 
-    def before(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:
+    def before(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002 - the protocol's
         """Keep the operands."""
         return inputs
 
     def after(
         self,
-        step: Step,
-        inputs: Sequence[Any],
+        step: Step,  # noqa: ARG002 - the protocol's
+        inputs: Sequence[Any],  # noqa: ARG002 - the protocol's
         outputs: Sequence[Any],
     ) -> Sequence[Any]:
         """Keep the results."""

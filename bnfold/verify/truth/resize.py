@@ -156,4 +156,5 @@ def _cubic(distance: Array, a: float) -> Array:
     """Keys' cubic convolution kernel (IEEE ASSP 29, 1981)."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.asarray(np.where(distance <= 1, near, np.where(distance < 2, far, 0.0)))
+    support = 2.0
+    return np.asarray(np.where(distance <= 1, near, np.where(distance < support, far, 0.0)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,11 +44,12 @@ class Geometry:
 
     def view(self, padded: Array, tap: tuple[int, ...]) -> Array:
         """What `tap` sees at every window position: a view of shape `[..., *out]` of a `padded` input."""
-        spatial = tuple(
+        spatial = (
             slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
             for at, dilation, stride, count in zip(tap, self.dilations, self.strides, self.out, strict=True)
         )
-        return padded[(..., *spatial)]
+        index: tuple[Any, ...] = (..., *spatial)
+        return np.asarray(padded[index])
 
     def pad(self, x: Array, value: float) -> Array:
         """`x` (`[N, C, *spatial]`) with its padding, long enough for every window (ceil_mode goes beyond)."""
