@@ -36,7 +36,8 @@ class AlgebraFinding:
     def __str__(self) -> str:
         return (
             f"{self.count} stored values are not their float64 value rounded once; worst at "
-            f"{list(self.index)}: expected {self.expected!r}, stored {self.stored!r}, {self.ulps:.3g} ulp apart"
+            f"{list(self.index)}: expected {self.expected!r}, stored {self.stored!r}, "
+            f"{self.ulps:.3g} ulp apart"
         )
 
 

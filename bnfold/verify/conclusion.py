@@ -24,7 +24,8 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
     outputs = [value.name for value in case.original.proto.graph.output]
     missing = [name for name in outputs if not any(row.output == name for row in rows)]
     if missing:
-        reason = evidence.findings[-1] if evidence.findings else "onnxruntime gave no tensor for it"
+        blocking = [finding for finding in evidence.findings if "does not run" in finding]
+        reason = next(iter(blocking or evidence.findings), "onnxruntime gives no tensor for it")
         text = f"not verified: output {', '.join(missing)}: {reason}"
         return verdict(case, "not verified", text, evidence, feeds, first)
     shown = {row.output for row in rows if row.outcome in {"pass", "near-tie"}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bnfold.errors import UsageError
+from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.verify.feeds import (
     Feed,
     InputSpec,
@@ -56,12 +56,15 @@ def _sizes(case: Case, specs: Sequence[InputSpec]) -> tuple[Sizes, Sizes, tuple[
 
     Raises:
         NoFeedError: the original runs at none of the sizes tried.
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
     """
     candidates = candidate_sizes(specs)
     if not candidates[0].by_symbol:
         return candidates[0], candidates[0], ()
     case.say("looking for input sizes that the original accepts")
     chosen, failure = _first_accepted(case, specs, candidates)
+    if chosen is None and failure is not None and failure.stage == "fallback":
+        raise EnvironmentFault(failure.reason)
     if chosen is None and failure is not None and failure.stage != "run":
         # No size is to blame where the model does not even load; float64 may still evaluate it.
         chosen = candidates[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bnfold.errors import EnvironmentFault
 from bnfold.verify.bound import DRAWS, effect, moved_copies
 from bnfold.verify.case import LEVELS, Case, Evidence, Outcomes
 from bnfold.verify.errors import Error, difference
@@ -29,7 +30,14 @@ UNMOVED = 1e-6
 
 
 def failures(first: Outcomes, second: Outcomes) -> Evidence:
-    """What did not run. Where only the folded model fails, that is a difference."""
+    """What did not run. Where only the folded model fails, that is a difference.
+
+    Raises:
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
+    """
+    for outcome in (*first.values(), *second.values()):
+        if isinstance(outcome, Failure) and outcome.stage == "fallback":
+            raise EnvironmentFault(outcome.reason)
     rows, findings = [], []
     for (level, feed), outcome in first.items():
         other = second[level, feed]
@@ -125,7 +133,14 @@ def judged_by_bound(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
 
 def _effects(case: Case, feeds: Sequence[Feed], first: Outcomes) -> dict[tuple[Level, str, str], Error]:
     """What half-ulp changes of the weights do to the original, by level, feed and output."""
-    runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
+    runs = [
+        Run(level, feed.name, feed.values)
+        for level in LEVELS
+        for feed in feeds
+        if isinstance(first[level, feed.name], Ran)
+    ]
+    if not runs:
+        return {}
     effects: dict[tuple[Level, str, str], Error] = {}
     for number, copy in enumerate(moved_copies(case.original.proto, case.original.folder)):
         case.say(f"running the original with its weights moved by half an ulp ({number + 1}/{DRAWS})")

@@ -57,6 +57,7 @@ def verify(
 
     Raises:
         ModelError: a model cannot be read.
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
         UsageError: feeds that do not fit the model, or an unknown provider.
     """
     started = time.monotonic()

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,9 +123,18 @@ def _run_in_process(
     try:
         _write_job(folder, model, runs, provider)
         status, timed_out = _wait(folder, timeout)
-        return _read(folder, runs, provider, _death(folder, status, timed_out=timed_out, timeout=timeout))
+        death = _death(folder, status, timed_out=timed_out, timeout=timeout)
+        outcomes = _read(folder, runs, provider, death)
+        return {key: _named(outcome, model) for key, outcome in outcomes.items()}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _named(outcome: Outcome, model: Path) -> Outcome:
+    """The outcome with the model's name in the place of its path, which may be a passing one."""
+    if isinstance(outcome, Ran):
+        return outcome
+    return replace(outcome, reason=outcome.reason.replace(str(model.resolve()), model.name))
 
 
 def _write_job(folder: Path, model: Path, runs: Sequence[Run], provider: str) -> None:

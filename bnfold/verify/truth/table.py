@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.verify.truth import convolution, elementwise, linear, normalization, pooling, resize
+from bnfold.verify.truth import (
+    convolution,
+    elementwise,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    resize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +36,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "ConstantOfShape": elementwise.constant_of_shape,
         "Conv": convolution.conv,
         "ConvTranspose": convolution.conv_transpose,
+        "DequantizeLinear": quantization.dequantize_linear,
         "Div": elementwise.arithmetic(elementwise.divide),
         "Dropout": elementwise.dropout,
         "Erf": elementwise.erf,
