@@ -47,7 +47,8 @@ def raw(data: bytes | Callable[[bytes], bytes]) -> Damage:
 
 
 def find(broken: ModelProto, name: str) -> TensorProto:
-    return next(t for t in broken.graph.initializer if t.name == name)
+    found: TensorProto = next(t for t in broken.graph.initializer if t.name == name)
+    return found
 
 
 def cycle(broken: ModelProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,6 +13,9 @@ from support.claims import batch_norms, expect, ops, same_function
 
 import bnfold
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHAINS = [p for p in PLACES if p not in ("raw", "typed", "sparse", "sparse_node", "node")]
 
 
@@ -22,11 +25,18 @@ def test_a_constant_stands_there(place: str, which: str) -> None:
     net = Net(17)
 
     def put(name: str, *shape: int, low: float | None = None) -> str:
-        return net.const(net.draw(*shape, low=low), place if which in (name, "all") else "raw", name=f"the_{name}")
+        return net.const(
+            net.draw(*shape, low=low), place if which in (name, "all") else "raw", name=f"the_{name}"
+        )
 
     x = net.input("x", 1, 3, 5, 5)
     y = net.node("Conv", x, put("weight", 4, 3, 2, 2), put("bias", 4), name="conv")
-    stats = {"scale": put("scale", 4), "bias": put("shift", 4), "mean": put("mean", 4), "var": put("var", 4, low=0.5)}
+    stats = {
+        "scale": put("scale", 4),
+        "bias": put("shift", 4),
+        "mean": put("mean", 4),
+        "var": put("var", 4, low=0.5),
+    }
     net.output(net.bn(y, 4, name="bn", stats=stats), shape=[1, 4, 4, 4])
     # onnxruntime has no sparse Constant, and reads sparse initializers of rank 1 and 2 only
     result = expect(net.model(), folded={"bn"}, runtime="sparse" not in place)
@@ -170,7 +180,9 @@ def test_random_weights_are_no_constants() -> None:
 def test_statistics_through_a_training_dropout_are_no_constants() -> None:
     net = Net(13)
     y = net.conv(net.input("x", 1, 3, 5, 5), 3, 4)
-    mean = net.node("Dropout", net.init(net.draw(4)), net.init(0.5), net.init(np.array(True), elem=TensorProto.BOOL))
+    mean = net.node(
+        "Dropout", net.init(net.draw(4)), net.init(0.5), net.init(np.array(True), elem=TensorProto.BOOL)
+    )
     net.output(net.bn(y, 4, name="bn", stats={"mean": mean}))
     result = bnfold.optimize(net.model(), verify=False)
     assert [(r.node, str(r.code)) for r in result.kept] == [("bn", "BNF012")]
@@ -207,7 +219,9 @@ def test_external_data(tmp_path: Path) -> None:
     after = onnx.load(out)
     assert not batch_norms(after)
     same_function(original, after, feeds(original))
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before, "the input files stay as they were"
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before, (
+        "the input files stay as they were"
+    )
 
 
 def test_external_data_is_found_beside_the_model_not_in_the_current_folder(

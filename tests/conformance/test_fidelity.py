@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,6 +12,9 @@ from support.build import Net, tensor
 from support.claims import expect, initializers, ops
 
 import bnfold
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def decorated(*, foldable: bool = True) -> ModelProto:
@@ -26,7 +29,9 @@ def decorated(*, foldable: bool = True) -> ModelProto:
     net.init(np.arange(5), "unread_ints", TensorProto.INT64)
     net.sparse.append(
         helper.make_sparse_tensor(
-            tensor(np.array([1.0, 2.0]), "unread_sparse"), helper.make_tensor("i", TensorProto.INT64, [2], [0, 3]), [5]
+            tensor(np.array([1.0, 2.0]), "unread_sparse"),
+            helper.make_tensor("i", TensorProto.INT64, [2], [0, 3]),
+            [5],
         )
     )
     net.output(z, side)
@@ -36,7 +41,9 @@ def decorated(*, foldable: bool = True) -> ModelProto:
     dead = Net(18, prefix="dead_")
     dead.node("Neg", "a", out="b")
     net.functions.append(
-        helper.make_function("unused.domain", "Unused", ["a"], ["b"], dead.nodes, [helper.make_opsetid("", 18)])
+        helper.make_function(
+            "unused.domain", "Unused", ["a"], ["b"], dead.nodes, [helper.make_opsetid("", 18)]
+        )
     )
     model = net.model({"unused.domain": 3, "com.example": 7})
     model.producer_name, model.producer_version = "an exporter", "1.2.3+ä"
@@ -148,8 +155,10 @@ def test_every_way_to_give_a_model_gives_the_same(tmp_path: Path, kind: str) -> 
     model = decorated()
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
-    given = {"path": path, "str": str(path), "bytes": path.read_bytes(), "proto": model}[kind]
-    assert bnfold.optimize(given, verify=False).model == bnfold.optimize(model, verify=False).model
+    given: dict[str, Path | str | bytes | ModelProto] = {
+        "path": path, "str": str(path), "bytes": path.read_bytes(), "proto": model,
+    }  # fmt: skip
+    assert bnfold.optimize(given[kind], verify=False).model == bnfold.optimize(model, verify=False).model
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -163,6 +172,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 def test_verify_agrees() -> None:
     """The default: the verdict is about this model, and equivalent."""
     result = bnfold.optimize(decorated())
+    assert result.verdict is not None
     assert result.verdict.status == "equivalent"
     result.raise_for_status()
 
@@ -171,7 +181,7 @@ def test_a_corrupted_fold_is_found_out() -> None:
     """A result whose weight was changed behind bnfold's back differs."""
     model = decorated()
     result = bnfold.optimize(model, verify=False)
-    assert result.verdict.status == "not verified"
+    assert result.verdict is None or result.verdict.status == "not verified"
     broken = ModelProto()
     broken.CopyFrom(result.model)
     weight = next(t for t in broken.graph.initializer if t.name == broken.graph.node[0].input[1])

@@ -1,7 +1,8 @@
-"""BN inside If, Loop and Scan bodies and local functions: folded there, or kept with a reason; never corrupted."""
+"""BN inside If, Loop and Scan bodies and local functions: folded there or kept, never corrupted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,26 @@ from support.build import Net, feeds
 from support.claims import all_nodes, batch_norms, expect, ops
 
 BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
+Build = Callable[[Net], str]  # adds nodes to a body and gives the name of its output
+Step = Callable[[Net, str, str], str]  # the same for a Loop: from the state and an outer tensor
 BOTH = pytest.mark.parametrize("taken", [True, False])
 
 
-def branch(which: str, build: Any, shape: list[Any], opset: int = 17) -> GraphProto:
+def branch(which: str, build: Build, shape: list[Any], opset: int = 17) -> GraphProto:
     """A body without inputs whose one output is what `build(net)` returns."""
     body = Net(opset, prefix=which + "_", seed=len(which))
     body.output(build(body), shape=shape)
     return body.graph(which)
 
 
-def either(net: Net, then: Any, other: Any, shape: list[Any]) -> str:
+def either(net: Net, then: Build, other: Build, shape: list[Any]) -> str:
     condition = net.input("c", elem=BOOL)
     out = net.node(
-        "If", condition, name="if", then_branch=branch("then", then, shape), else_branch=branch("otherwise", other, shape)
+        "If",
+        condition,
+        name="if",
+        then_branch=branch("then", then, shape),
+        else_branch=branch("otherwise", other, shape),
     )
     net.output(out, shape=shape)
     return out
@@ -38,7 +45,10 @@ def test_a_branch_holds_conv_and_bn(taken: bool) -> None:
     net = Net()
     x = net.input("x", 1, 3, 6, 6)
     either(
-        net, lambda b: b.bn(b.conv(x, 3, 4, name="tc"), 4, name="tbn"), lambda b: b.bn(b.conv(x, 3, 4), 4, name="ebn"), SHAPE
+        net,
+        lambda b: b.bn(b.conv(x, 3, 4, name="tc"), 4, name="tbn"),
+        lambda b: b.bn(b.conv(x, 3, 4), 4, name="ebn"),
+        SHAPE,
     )
     model = net.model()
     result = expect(model, feeds=feeds(model) | {"c": np.array(taken)})
@@ -48,7 +58,7 @@ def test_a_branch_holds_conv_and_bn(taken: bool) -> None:
 
 @BOTH
 def test_both_branches_share_an_outer_weight(taken: bool) -> None:
-    """One weight of the main graph, two branches with their own BN: folding either in place breaks the other."""
+    """One weight of the main graph, two branches with a BN each: folding one in place breaks the other."""
     net = Net()
     x = net.input("x", 1, 3, 6, 6)
     w, b = net.init(net.draw(4, 3, 3, 3), "w"), net.init(net.draw(4), "b")
@@ -164,7 +174,10 @@ def test_statistics_of_the_body_are_computed_outside(taken: bool) -> None:
     x = net.input("x", 1, 3, 6, 6)
     scale = net.node("Abs", net.input("s", 4))
     either(
-        net, lambda b: b.bn(b.conv(x, 3, 4), 4, name="tbn", stats={"scale": scale}), lambda b: b.conv(x, 3, 4), SHAPE
+        net,
+        lambda b: b.bn(b.conv(x, 3, 4), 4, name="tbn", stats={"scale": scale}),
+        lambda b: b.conv(x, 3, 4),
+        SHAPE,
     )
     model = net.model()
     expect(model, feeds=feeds(model) | {"c": np.array(taken)}, kept={"tbn": "BNF012"})
@@ -197,10 +210,10 @@ def test_the_body_output_is_the_bn_output(taken: bool) -> None:
     assert sorted(g.output[0].name for g in graphs) == ["else_result", "then_result"]
 
 
-# --- Loop and Scan ------------------------------------------------------------------------------------------------
+# --- Loop and Scan ----------------------------------------------------------------------------------------
 
 
-def loop_body(x: str, *, inside: Any) -> GraphProto:
+def loop_body(x: str, *, inside: Step) -> GraphProto:
     body = Net(17, prefix="loop_")
     body.input("i", elem=INT64)
     body.input("keep", elem=BOOL)
@@ -211,11 +224,14 @@ def loop_body(x: str, *, inside: Any) -> GraphProto:
     return body.graph("body")
 
 
-def run_loop(net: Net, inside: Any) -> None:
+def run_loop(net: Net, inside: Step) -> None:
     x = net.input("x", 1, 4, 6, 6)
     trips = net.init(np.int64(3), elem=INT64)
     condition = net.init(np.array(True), elem=BOOL)
-    net.output(net.node("Loop", trips, condition, x, body=loop_body(x, inside=inside), name="loop"), shape=[1, 4, 6, 6])
+    net.output(
+        net.node("Loop", trips, condition, x, body=loop_body(x, inside=inside), name="loop"),
+        shape=[1, 4, 6, 6],
+    )
 
 
 def test_a_loop_body_holds_conv_and_bn() -> None:
@@ -281,18 +297,26 @@ def test_a_scan_over_the_weight() -> None:
     expect(net.model(), kept={"sbn": "BNF012"})
 
 
-# --- functions ----------------------------------------------------------------------------------------------------
+# --- functions --------------------------------------------------------------------------------------------
 
 LOCAL = "local.functions"
 
 
-def function(name: str, inputs: list[str], outputs: list[str], nodes: Net, *, attributes: list[str] | None = None,
-             domain: str = LOCAL, domains: dict[str, int] | None = None) -> FunctionProto:
+def function(
+    name: str,
+    inputs: list[str],
+    outputs: list[str],
+    nodes: Net,
+    *,
+    attributes: list[str] | None = None,
+    domain: str = LOCAL,
+    domains: dict[str, int] | None = None,
+) -> FunctionProto:
     imports = [helper.make_opsetid("", 17), *(helper.make_opsetid(d, v) for d, v in (domains or {}).items())]
     return helper.make_function(domain, name, inputs, outputs, nodes.nodes, imports, attributes or [])
 
 
-def block(cin: int = 3, cout: int = 4) -> Net:
+def block() -> Net:
     """Conv and BN with all weights as inputs of the function."""
     body = Net(17, prefix="f_")
     body.node("Conv", "x", "w", "b", name="fconv", out="y")
@@ -303,9 +327,9 @@ def block(cin: int = 3, cout: int = 4) -> Net:
 PARAMETERS = ["x", "w", "b", "s", "t", "m", "v"]
 
 
-def call(net: Net, x: str, name: str, cin: int = 3, cout: int = 4, domain: str = LOCAL) -> str:
-    weights = [net.init(net.draw(cout, cin, 3, 3))] + [net.init(net.draw(cout)) for _ in range(4)]
-    return net.node("Block", x, *weights, net.init(net.draw(cout, low=0.5)), domain=domain, name=name)
+def call(net: Net, x: str, name: str, cin: int = 3) -> str:
+    weights = [net.init(net.draw(4, cin, 3, 3))] + [net.init(net.draw(4)) for _ in range(4)]
+    return net.node("Block", x, *weights, net.init(net.draw(4, low=0.5)), domain=LOCAL, name=name)
 
 
 def test_a_function_called_once() -> None:
@@ -332,7 +356,13 @@ def test_a_function_with_constants_of_its_own_called_twice() -> None:
     body = Net(17, prefix="f_")
     w = body.const(body.draw(4, 4, 3, 3), "node")
     stats = {k: body.const(body.draw(4, low=0.5), "node") for k in ("scale", "bias", "mean", "var")}
-    body.node("BatchNormalization", body.conv("x", 4, 4, weight=w, bias=False, name="fconv"), *stats.values(), name="fbn", out="z")
+    body.node(
+        "BatchNormalization",
+        body.conv("x", 4, 4, weight=w, bias=False, name="fconv"),
+        *stats.values(),
+        name="fbn",
+        out="z",
+    )
     net.functions.append(function("Block", ["x"], ["z"], body))
     x = net.input("x", 1, 4, 8, 8)
     y = net.node("Block", x, domain=LOCAL)
@@ -370,7 +400,10 @@ def test_a_local_function_called_batch_normalization() -> None:
     body.node("Relu", "x", out="z")
     net.functions.append(function("BatchNormalization", ["x", "s", "t", "m", "v"], ["z"], body))
     y = net.conv(net.input("x", 1, 3, 6, 6), 3, 4)
-    net.output(net.node("BatchNormalization", y, *(net.init(net.draw(4)) for _ in range(4)), domain=LOCAL), shape=SHAPE)
+    net.output(
+        net.node("BatchNormalization", y, *(net.init(net.draw(4)) for _ in range(4)), domain=LOCAL),
+        shape=SHAPE,
+    )
     result = expect(net.model({LOCAL: 1}))
     assert not result.folds
     assert not result.kept
@@ -403,7 +436,9 @@ def test_a_function_whose_epsilon_is_an_attribute() -> None:
     body = Net(17, prefix="f_")
     w = body.const(body.draw(4, 4, 1, 1), "node")
     stats = {k: body.const(body.draw(4, low=0.5), "node") for k in ("scale", "bias", "mean", "var")}
-    body.node("BatchNormalization", body.conv("x", 4, 4, weight=w, bias=False), *stats.values(), name="fbn", out="z")
+    body.node(
+        "BatchNormalization", body.conv("x", 4, 4, weight=w, bias=False), *stats.values(), name="fbn", out="z"
+    )
     reference = helper.make_attribute("epsilon", 1.0)
     reference.ClearField("f")
     reference.ref_attr_name = "eps"
@@ -475,10 +510,16 @@ def test_a_body_inside_a_function() -> None:
 
     def inside(b: Net) -> str:
         stats = [b.const(b.draw(4, low=0.5), "node") for _ in range(4)]
-        return b.node("BatchNormalization", b.conv("x", 4, 4, weight=w, bias=False), *stats, name=b.prefix + "bn")
+        return b.node(
+            "BatchNormalization", b.conv("x", 4, 4, weight=w, bias=False), *stats, name=b.prefix + "bn"
+        )
 
     body.node(
-        "If", "c", out="z", then_branch=branch("then", inside, SHAPE), else_branch=branch("otherwise", inside, SHAPE)
+        "If",
+        "c",
+        out="z",
+        then_branch=branch("then", inside, SHAPE),
+        else_branch=branch("otherwise", inside, SHAPE),
     )
     net.functions.append(function("Block", ["c", "x"], ["z"], body))
     x, c = net.input("x", 1, 4, 6, 6), net.input("c", elem=BOOL)
@@ -491,7 +532,12 @@ def test_every_nested_bn_is_accounted_for() -> None:
     net = Net()
     x = net.input("x", 1, 4, 6, 6)
     net.output(net.bn(net.conv(x, 4, 4), 4, name="bn"))
-    either(net, lambda b: b.bn(b.conv(x, 4, 4), 4, name="tbn"), lambda b: b.bn(b.node("Slice", x, b.ints(0), b.ints(4), b.ints(2)), 4), [1, 4, "h", "w"])
+    either(
+        net,
+        lambda b: b.bn(b.conv(x, 4, 4), 4, name="tbn"),
+        lambda b: b.bn(b.node("Slice", x, b.ints(0), b.ints(4), b.ints(2)), 4),
+        [1, 4, "h", "w"],
+    )
     net.functions.append(function("Block", PARAMETERS, ["z"], block()))
     net.output(call(net, x, "f", cin=4), shape=SHAPE)
     model = net.model({LOCAL: 1})
@@ -509,12 +555,15 @@ def test_a_constant_attribute_of_a_body_is_not_an_initializer_of_ir_3() -> None:
     def inside(b: Net) -> str:
         w = b.const(b.draw(4, 3, 3, 3), "node")
         stats = [b.const(b.draw(4, low=0.5), "node") for _ in range(4)]
-        return b.node("BatchNormalization", b.conv(x, 3, 4, weight=w, bias=False), *stats, name=b.prefix + "bn")
+        return b.node(
+            "BatchNormalization", b.conv(x, 3, 4, weight=w, bias=False), *stats, name=b.prefix + "bn"
+        )
 
     condition = net.input("c", elem=BOOL)
-    graphs = {a: branch(n, inside, SHAPE, opset=8) for a, n in (("then_branch", "then"), ("else_branch", "otherwise"))}
+    graphs = {
+        a: branch(n, inside, SHAPE, opset=8)
+        for a, n in (("then_branch", "then"), ("else_branch", "otherwise"))
+    }
     net.output(net.node("If", condition, **graphs), shape=SHAPE)
     model = net.model()
     expect(model, feeds=feeds(model) | {"c": np.array(True)})
-
-

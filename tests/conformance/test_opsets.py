@@ -1,4 +1,4 @@
-"""Every operator set from 1 to the newest, with each version's own way of saying inference, and every float type."""
+"""Every operator set, with each version's own way of saying inference, and every float type."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.build import BFLOAT16, DOUBLE, FLOAT, FLOAT16, NEWEST, Net
+from support.build import BFLOAT16, DOUBLE, FLOAT, FLOAT16, NEWEST, Attribute, Net
 from support.claims import expect, initializers, ops
 
 OPSETS = range(1, NEWEST + 1)
 
 
-def conv_bn(net: Net, outputs: list[str] | None = None, **attrs: Any) -> Net:
+def conv_bn(net: Net, outputs: list[str] | None = None, **attrs: Attribute) -> Net:
     y = net.conv(net.input("x", 2, 3, 5, 5), 3, 4, name="conv")
     y = net.bn(y, 4, name="bn", out=outputs, **attrs)
     net.output(y, shape=[2, 4, 3, 3])
@@ -47,14 +47,16 @@ def test_training_mode_with_one_or_three_outputs(opset: int, count: int) -> None
 
 
 @pytest.mark.parametrize("opset", [7, 8, 9, 13])
-@pytest.mark.parametrize("outputs", [["y", "m", "v", "sm", "sv"], ["y", "m", "", "", ""], ["y", "", "", "", "sv"]], ids="-".join)
+@pytest.mark.parametrize(
+    "outputs", [["y", "m", "v", "sm", "sv"], ["y", "m", "", "", ""], ["y", "", "", "", "sv"]], ids="-".join
+)
 def test_any_further_output_means_training_before_opset_14(opset: int, outputs: list[str]) -> None:
     expect(conv_bn(Net(opset), outputs).model(), kept={"bn": "BNF013"}, runtime=False)
 
 
 @pytest.mark.parametrize("opset", [1, 6, 7, 9, 13, 14, 15, NEWEST])
 def test_empty_trailing_outputs_are_no_outputs(opset: int) -> None:
-    """A trailing empty name is an output left out (IR.md): inference. onnxruntime 1.31 crashes on it at opset 9."""
+    """A trailing empty name is an output left out (IR.md). onnxruntime 1.31 crashes on it at opset 9."""
     empty = 4 if opset < 14 else 2
     expect(conv_bn(Net(opset), ["y", *[""] * empty]).model(), folded={"bn"}, runtime=False)
 
@@ -94,9 +96,11 @@ def test_spatial_zero_with_a_statistic_an_activation_is_kept(opset: int) -> None
 def test_spatial_zero_after_gemm_is_the_same_as_one(opset: int) -> None:
     """On [N, C] there is nothing but channels; kept or folded, it must be right."""
     net = Net(opset)
-    y = net.node("Gemm", net.input("x", 2, 3), net.init(net.draw(3, 4)), net.init(net.draw(4)), broadcast=1) if (
-        opset < 7
-    ) else net.node("Gemm", net.input("x", 2, 3), net.init(net.draw(3, 4)), net.init(net.draw(4)))
+    y = (
+        net.node("Gemm", net.input("x", 2, 3), net.init(net.draw(3, 4)), net.init(net.draw(4)), broadcast=1)
+        if (opset < 7)
+        else net.node("Gemm", net.input("x", 2, 3), net.init(net.draw(3, 4)), net.init(net.draw(4)))
+    )
     net.output(net.bn(y, 4, name="bn", spatial=0), shape=[2, 4])
     expect(net.model(), runtime=False)
 
@@ -105,9 +109,9 @@ def test_spatial_zero_after_gemm_is_the_same_as_one(opset: int) -> None:
 def test_consumed_inputs_do_not_disturb(opset: int) -> None:
     net = Net(opset)
     y = net.conv(net.input("x", 2, 3, 5, 5), 3, 4)
-    attrs = {"consumed_inputs": [0, 0, 0, 1, 1]} if opset < 6 else {}
-    net.output(net.node("Relu", net.bn(y, 4, name="bn", **attrs), **({"consumed_inputs": [0]} if opset < 6 else {})),
-               shape=[2, 4, 3, 3])
+    bn: dict[str, Any] = {"consumed_inputs": [0, 0, 0, 1, 1]} if opset < 6 else {}
+    relu: dict[str, Any] = {"consumed_inputs": [0]} if opset < 6 else {}
+    net.output(net.node("Relu", net.bn(y, 4, name="bn", **bn), **relu), shape=[2, 4, 3, 3])
     expect(net.model(), folded={"bn"})
 
 
@@ -117,14 +121,16 @@ def test_gemm_of_every_opset(opset: int, c_shape: tuple[int, ...]) -> None:
     net = Net(opset)
     attrs: dict[str, Any] = {"broadcast": 1} if opset < 7 else {}
     x = net.input("x", 2, 3)
-    y = net.node("Gemm", x, net.init(net.draw(4, 3)), net.init(net.draw(*c_shape)), transB=1, beta=0.5, **attrs)
+    y = net.node(
+        "Gemm", x, net.init(net.draw(4, 3)), net.init(net.draw(*c_shape)), transB=1, beta=0.5, **attrs
+    )
     net.output(net.bn(y, 4, name="bn"), shape=[2, 4])
     expect(net.model(), folded={"bn"})
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11])
 def test_gemm_that_must_gain_a_c(opset: int) -> None:
-    """C is optional only from opset 11 on; a MatMul before that gains its bias in a form that exists there."""
+    """C is optional only from opset 11 on; a MatMul before that gains its bias in another form."""
     net = Net(opset)
     net.output(net.bn(net.node("MatMul", net.input("x", 2, 3), net.init(net.draw(3, 4))), 4, name="bn"))
     expect(net.model(), folded={"bn"})
@@ -134,7 +140,9 @@ def test_gemm_that_must_gain_a_c(opset: int) -> None:
 def test_matmul_of_old_opsets_gains_a_bias_that_broadcasts(opset: int) -> None:
     """Below opset 7 an Add of [N] to [M, N] needs broadcast=1, and a Gemm does too."""
     net = Net(opset)
-    net.output(net.bn(net.node("MatMul", net.input("x", 2, 3), net.init(net.draw(3, 4))), 4, name="bn"), shape=[2, 4])
+    net.output(
+        net.bn(net.node("MatMul", net.input("x", 2, 3), net.init(net.draw(3, 4))), 4, name="bn"), shape=[2, 4]
+    )
     expect(net.model(), folded={"bn"})
 
 
@@ -146,7 +154,7 @@ def test_conv_transpose_of_every_opset(opset: int) -> None:
     expect(net.model(), folded={"bn"})
 
 
-# --- types --------------------------------------------------------------------------------------------------------
+# --- types ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("elem", [FLOAT16, BFLOAT16, FLOAT, DOUBLE], ids=["f16", "bf16", "f32", "f64"])
@@ -208,13 +216,15 @@ def test_mixed_types(opset: int, elem: int, scale_type: int, mean_type: int) -> 
 def test_bn_merging_into_a_bn_of_mixed_types() -> None:
     net = Net(15, elem=FLOAT16)
     x = net.input("x", 2, 4, 3, 3)
-    stats = {k: net.init(net.draw(4, low=0.3, high=1.7), elem=FLOAT) for k in ("scale", "bias", "mean", "var")}
+    stats = {
+        k: net.init(net.draw(4, low=0.3, high=1.7), elem=FLOAT) for k in ("scale", "bias", "mean", "var")
+    }
     x = net.bn(x, 4, name="first", stats=stats)
     net.output(net.bn(x, 4, name="second"))
     expect(net.model(), kept={"first": "BNF019"})
 
 
-# --- the intermediate representation -------------------------------------------------------------------------------
+# --- the intermediate representation ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -257,14 +267,13 @@ def test_epsilon(epsilon: float) -> None:
 
 @pytest.mark.parametrize("epsilon", [None, 1e-5])
 def test_epsilon_is_a_float32(epsilon: float | None) -> None:
-    """With variance 0 in a double model the scale shows which 1e-5 was meant: an attribute is a 32-bit float."""
+    """With variance 0 in a double model the scale shows which 1e-5 was meant: that of 32 bits."""
     net = Net(17, elem=DOUBLE)
     w = np.ones((4, 3, 1, 1))
     y = net.node("Conv", net.input("x", 1, 3, 2, 2), net.init(w))
     stats = {"scale": np.ones(4), "bias": np.zeros(4), "mean": np.zeros(4), "var": np.zeros(4)}
-    net.output(net.bn(y, 4, name="bn", stats=stats, **({} if epsilon is None else {"epsilon": epsilon})))
+    attrs: dict[str, Any] = {} if epsilon is None else {"epsilon": epsilon}
+    net.output(net.bn(y, 4, name="bn", stats=stats, **attrs))
     result = expect(net.model(), folded={"bn"})
     got = initializers(result.model)[result.model.graph.node[0].input[1]]
     np.testing.assert_allclose(got, w / np.sqrt(float(np.float32(1e-5))), rtol=4 * 2.0**-53)
-
-

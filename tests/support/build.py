@@ -6,30 +6,39 @@
     net.output(net.bn(x, 4, name="bn"))
     model = net.model()
 
-Every method that adds a node returns the name of its (first) output. Weights are drawn from a seeded generator and
-are numbers of the model's own type.
+Every method that adds a node returns the name of its (first) output. Weights are drawn from a seeded
+generator and are numbers of the model's own type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 Array = NDArray[Any]
 Dim = int | str | None
+Attribute = Any  # an attribute of a node, or an option: of any type
+Numbers = Any  # whatever NumPy takes
 
-FLOAT, FLOAT16, BFLOAT16, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
+FLOAT, FLOAT16, BFLOAT16, DOUBLE = (
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+)
 NEWEST = onnx.defs.onnx_opset_version()
 
 # Where a constant can stand; see `Net.const`.
 PLACES = (
-    "raw", "typed", "sparse", "sparse_node", "node", "floats", "identity", "identity_twice", "cast", "castlike",
-    "transpose", "reshape", "unsqueeze", "mul", "add", "gather", "concat", "expand", "slice",
+    "raw", "typed", "sparse", "sparse_node", "node", "floats", "identity", "identity_twice", "cast",
+    "castlike", "transpose", "reshape", "unsqueeze", "mul", "add", "gather", "concat", "expand", "slice",
 )  # fmt: skip
 
 
@@ -56,7 +65,9 @@ def sparse(array: Array, name: str, elem_type: int = FLOAT) -> onnx.SparseTensor
 class Net:
     """A graph under construction: the main one, or the body of an If, Loop, Scan or function."""
 
-    def __init__(self, opset: int = 17, *, elem: int = FLOAT, ir: int | None = None, seed: int = 0, prefix: str = "") -> None:
+    def __init__(
+        self, opset: int = 17, *, elem: int = FLOAT, ir: int | None = None, seed: int = 0, prefix: str = ""
+    ) -> None:
         self.opset = opset
         self.elem = elem
         oldest = 3 if opset < 9 else helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
@@ -76,7 +87,7 @@ class Net:
         self._count += 1
         return f"{self.prefix}{hint}_{self._count}"
 
-    # --- tensors --------------------------------------------------------------------------------------------------
+    # --- tensors -------------------------------------------------------------------------------------------
 
     def draw(self, *shape: int, low: float | None = None, high: float = 1.0) -> Array:
         """Numbers of the model's type: normal, or uniform between `low` and `high`."""
@@ -84,23 +95,33 @@ class Net:
         return drawn.astype(helper.tensor_dtype_to_np_dtype(self.elem)).astype(np.float64)
 
     def input(self, name: str, *shape: Dim, elem: int | None = None) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, self.elem if elem is None else elem, list(shape)))
+        self.inputs.append(
+            helper.make_tensor_value_info(name, self.elem if elem is None else elem, list(shape))
+        )
         return name
 
     def output(self, *names: str, elem: int | None = None, shape: Sequence[Dim] | None = None) -> None:
         for name in names:
-            self.outputs.append(helper.make_tensor_value_info(name, self.elem if elem is None else elem, shape))
+            self.outputs.append(
+                helper.make_tensor_value_info(name, self.elem if elem is None else elem, shape)
+            )
 
-    def init(self, array: Any, name: str | None = None, elem: int | None = None, *, typed: bool = False) -> str:  # noqa: ANN401 - whatever NumPy takes
+    def init(
+        self, array: Numbers, name: str | None = None, elem: int | None = None, *, typed: bool = False
+    ) -> str:
         """An initializer."""
         name = self.fresh("w") if name is None else name
-        self.initializers.append(tensor(np.asarray(array), name, self.elem if elem is None else elem, typed=typed))
+        self.initializers.append(
+            tensor(np.asarray(array), name, self.elem if elem is None else elem, typed=typed)
+        )
         return name
 
     def ints(self, *values: int, name: str | None = None) -> str:
         return self.init(np.array(values, np.int64), name, TensorProto.INT64)
 
-    def const(self, array: Any, place: str = "raw", *, name: str | None = None, elem: int | None = None) -> str:  # noqa: ANN401 - whatever NumPy takes
+    def const(  # noqa: C901, PLR0912 - a table of places, one or two lines each
+        self, array: Numbers, place: str = "raw", *, name: str | None = None, elem: int | None = None
+    ) -> str:
         """A constant that stands in one of `PLACES`."""
         array = np.asarray(array)
         elem = self.elem if elem is None else elem
@@ -125,12 +146,18 @@ class Net:
             case "cast":
                 return self.node("Cast", self.init(array, elem=DOUBLE), out=name, to=elem)
             case "castlike":
-                return self.node("CastLike", self.init(array, elem=DOUBLE), self.init(0.0, elem=elem), out=name)
+                return self.node(
+                    "CastLike", self.init(array, elem=DOUBLE), self.init(0.0, elem=elem), out=name
+                )
             case "transpose":
                 perm = list(range(array.ndim))[::-1]
-                return self.node("Transpose", self.init(array.transpose(perm), elem=elem), out=name, perm=perm)
+                return self.node(
+                    "Transpose", self.init(array.transpose(perm), elem=elem), out=name, perm=perm
+                )
             case "reshape":
-                return self.node("Reshape", self.init(array.reshape(-1), elem=elem), self.ints(*array.shape), out=name)
+                return self.node(
+                    "Reshape", self.init(array.reshape(-1), elem=elem), self.ints(*array.shape), out=name
+                )
             case "unsqueeze":
                 return self.node("Squeeze", self.init(array[None], elem=elem), self.ints(0), out=name)
             case "mul":
@@ -143,20 +170,34 @@ class Net:
                 return self.node("Gather", self.init(stacked, elem=elem), index, out=name, axis=0)
             case "concat":
                 first, second = np.split(array, [1], axis=0)
-                return self.node("Concat", self.init(first, elem=elem), self.init(second, elem=elem), out=name, axis=0)
+                return self.node(
+                    "Concat", self.init(first, elem=elem), self.init(second, elem=elem), out=name, axis=0
+                )
             case "expand":
                 return self.node("Expand", self.init(array, elem=elem), self.ints(*array.shape), out=name)
             case "slice":
                 longer = np.concatenate([array, array[:1]])
                 size = array.shape[0]
-                return self.node("Slice", self.init(longer, elem=elem), self.ints(0), self.ints(size), self.ints(0), out=name)
+                return self.node(
+                    "Slice",
+                    self.init(longer, elem=elem),
+                    self.ints(0),
+                    self.ints(size),
+                    self.ints(0),
+                    out=name,
+                )
         raise ValueError(place)
 
-    # --- nodes ----------------------------------------------------------------------------------------------------
+    # --- nodes ---------------------------------------------------------------------------------------------
 
     def node(
-        self, op: str, *inputs: str, out: str | Sequence[str] | None = None, name: str | None = None, domain: str = "",
-        **attrs: Any,  # noqa: ANN401 - attributes are of any type
+        self,
+        op: str,
+        *inputs: str,
+        out: str | Sequence[str] | None = None,
+        name: str | None = None,
+        domain: str = "",
+        **attrs: Attribute,
     ) -> str:
         """Adds a node; its name is the operator's and a number unless given (`""` leaves it out)."""
         outputs = [self.fresh(op.lower())] if out is None else [out] if isinstance(out, str) else list(out)
@@ -165,8 +206,17 @@ class Net:
         return outputs[0]
 
     def conv(
-        self, x: str, cin: int, cout: int, kernel: Sequence[int] = (3, 3), *, bias: bool | str = True,
-        weight: str | None = None, name: str | None = None, out: str | None = None, **attrs: Any,  # noqa: ANN401 - attributes are of any type
+        self,
+        x: str,
+        cin: int,
+        cout: int,
+        kernel: Sequence[int] = (3, 3),
+        *,
+        bias: bool | str = True,
+        weight: str | None = None,
+        name: str | None = None,
+        out: str | None = None,
+        **attrs: Attribute,
     ) -> str:
         """Conv; `bias` is one to draw, none, or a tensor's name (also the empty one)."""
         w = self.init(self.draw(cout, cin // attrs.get("group", 1), *kernel)) if weight is None else weight
@@ -174,12 +224,19 @@ class Net:
         return self.node("Conv", x, w, *b, out=out, name=name, **attrs)
 
     def bn(
-        self, x: str, channels: int, *, stats: Mapping[str, Any] | None = None, name: str | None = None,
-        out: str | Sequence[str] | None = None, **attrs: Any,  # noqa: ANN401 - attributes are of any type
+        self,
+        x: str,
+        channels: int,
+        *,
+        stats: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        out: str | Sequence[str] | None = None,
+        **attrs: Attribute,
     ) -> str:
-        """An inference BatchNormalization as this opset writes one; `stats` replaces scale, bias, mean or var.
+        """A BatchNormalization at inference, as this opset writes one.
 
-        A value of `stats` is an array or the name of a tensor. About half of the drawn scales are negative.
+        `stats` replaces scale, bias, mean or var by an array or by the name of a tensor. About half of the
+        drawn scales are negative.
         """
         given = dict(stats or {})
         drawn = {
@@ -198,7 +255,7 @@ class Net:
             attrs.setdefault("consumed_inputs", [0, 0, 0, 1, 1])
         return self.node("BatchNormalization", x, *parameters, out=out, name=name, **attrs)
 
-    # --- results --------------------------------------------------------------------------------------------------
+    # --- results -------------------------------------------------------------------------------------------
 
     def graph(self, name: str = "g") -> GraphProto:
         inputs = list(self.inputs)
@@ -210,13 +267,24 @@ class Net:
                 if t.name not in listed
             ]
         return helper.make_graph(
-            self.nodes, name, inputs, self.outputs, self.initializers, value_info=self.infos, sparse_initializer=self.sparse
+            self.nodes,
+            name,
+            inputs,
+            self.outputs,
+            self.initializers,
+            value_info=self.infos,
+            sparse_initializer=self.sparse,
         )
 
     def model(self, domains: Mapping[str, int] | None = None) -> ModelProto:
         """The model; `domains` are further operator sets."""
-        imports = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, v) for d, v in (domains or {}).items())]
-        model = helper.make_model(self.graph(), opset_imports=imports, ir_version=self.ir, functions=self.functions)
+        imports = [
+            helper.make_opsetid("", self.opset),
+            *(helper.make_opsetid(d, v) for d, v in (domains or {}).items()),
+        ]
+        model = helper.make_model(
+            self.graph(), opset_imports=imports, ir_version=self.ir, functions=self.functions
+        )
         if any(not o.type.tensor_type.HasField("shape") for o in model.graph.output):
             inferred = onnx.shape_inference.infer_shapes(model).graph.output
             del model.graph.output[:]
@@ -225,7 +293,7 @@ class Net:
 
 
 def feeds(model: ModelProto, seed: int = 1, **dims: int) -> dict[str, Array]:
-    """Seeded values for every input that has no initializer; a dimension without a number is `dims[its name]` or 2."""
+    """Seeded values for every input without an initializer; a nameless or unknown dimension is 2."""
     rng = np.random.default_rng(seed)
     stored = {t.name for t in model.graph.initializer}
     drawn: dict[str, Array] = {}

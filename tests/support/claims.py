@@ -9,19 +9,22 @@ import numpy as np
 import onnx
 import onnxruntime as ort  # noqa: TID251 - the tests load results in a real runtime
 from onnx import GraphProto, ModelProto, NodeProto
+from support import oracle
+from support.build import Attribute
+from support.build import feeds as draw_feeds
 
 import bnfold
-from support import oracle
-from support.build import feeds as draw_feeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Result = Any  # what bnfold.optimize gives
+Message = Any  # any protobuf message
 BN = "BatchNormalization"
 Feeds = Mapping[str, "NDArray[Any]"]
 
 
-# --- looking at models --------------------------------------------------------------------------------------------
+# --- looking at models ------------------------------------------------------------------------------------
 
 
 def bodies(graph: GraphProto) -> Iterator[GraphProto]:
@@ -92,7 +95,7 @@ def written_constants(original: ModelProto, result: ModelProto) -> frozenset[str
     return frozenset(name for name, held in _constants(result).items() if not held <= before.get(name, set()))
 
 
-# --- values -------------------------------------------------------------------------------------------------------
+# --- values -----------------------------------------------------------------------------------------------
 
 
 def operations(model: ModelProto, feeds: Feeds) -> int:
@@ -104,9 +107,9 @@ def operations(model: ModelProto, feeds: Feeds) -> int:
 def same_function(original: ModelProto, result: ModelProto, feeds: Feeds) -> None:
     """Both models give the same outputs in float64, but for half an ulp in each weight that was written.
 
-    The bound has no constant to choose: `oracle.evaluate_bounded` passes half an ulp of every written tensor (and of
-    every value that constant nodes compute, which a reader may or may not round) to the outputs; on top comes the
-    rounding of the two float64 evaluations themselves, n*2^-53*magnitude each.
+    The bound has no constant to choose: `oracle.evaluate_bounded` passes half an ulp of every written tensor
+    (and of every value that constant nodes compute, which a reader may or may not round) to the outputs;
+    on top comes the rounding of the two float64 evaluations themselves, n*2^-53*magnitude each.
     """
     want = oracle.evaluate_bounded(original, feeds)
     got = oracle.evaluate_bounded(result, feeds, written_constants(original, result))
@@ -128,7 +131,9 @@ def same_function(original: ModelProto, result: ModelProto, feeds: Feeds) -> Non
         np.testing.assert_array_equal(other.data[~finite], value.data[~finite], err_msg=name)
         bound = value.error + other.error + count * 2.0**-53 * (value.magnitude + other.magnitude)
         off = np.abs(other.data[finite] - value.data[finite]) - bound[finite]
-        assert np.all(off <= 0), f"{name}: {off.max():.3g} beyond the bound {bound[finite].flat[off.argmax()]:.3g}"
+        assert np.all(off <= 0), (
+            f"{name}: {off.max():.3g} beyond the bound {bound[finite].flat[off.argmax()]:.3g}"
+        )
 
 
 def session(model: ModelProto) -> ort.InferenceSession:
@@ -160,7 +165,8 @@ def runtime_agrees(model: ModelProto, truth: ModelProto, feeds: Feeds) -> bool:
         return False
     count = operations(model, feeds)
     coarsest = max(
-        (oracle.unit_roundoff(t) for t in _float_types(truth)), default=oracle.unit_roundoff(onnx.TensorProto.FLOAT)
+        (oracle.unit_roundoff(t) for t in _float_types(truth)),
+        default=oracle.unit_roundoff(onnx.TensorProto.FLOAT),
     )
     for (name, value), got in zip(oracle.evaluate_bounded(truth, feeds).items(), outputs, strict=True):
         assert got.shape == value.data.shape, name
@@ -182,10 +188,10 @@ def _float_types(model: ModelProto) -> set[int]:
     return (stored | named) & oracle.FLOAT_TYPES
 
 
-# --- fidelity -----------------------------------------------------------------------------------------------------
+# --- fidelity ---------------------------------------------------------------------------------------------
 
 
-def _bytes(message: Any) -> bytes:  # noqa: ANN401 - any protobuf message
+def _bytes(message: Message) -> bytes:
     data: bytes = message.SerializeToString(deterministic=True)
     return data
 
@@ -195,7 +201,7 @@ def _subsequence(shorter: list[bytes], longer: list[bytes]) -> bool:
     return all(item in rest for item in shorter)
 
 
-def fidelity(original: ModelProto, result: Any) -> None:  # noqa: ANN401 - bnfold's Result
+def fidelity(original: ModelProto, result: Result) -> None:
     """Everything that no fold touches is byte for byte what it was, in the same order."""
     model: ModelProto = result.model
     if not result.folds:
@@ -220,7 +226,9 @@ def _graph_fidelity(before: GraphProto, after: GraphProto, absorbing: set[str], 
     assert after.name == before.name
     assert after.doc_string == before.doc_string
     assert [_bytes(o) for o in after.output] == [_bytes(o) for o in before.output]
-    assert [_bytes(q) for q in after.quantization_annotation] == [_bytes(q) for q in before.quantization_annotation]
+    assert [_bytes(q) for q in after.quantization_annotation] == [
+        _bytes(q) for q in before.quantization_annotation
+    ]
     assert [_bytes(p) for p in after.metadata_props] == [_bytes(p) for p in before.metadata_props]
     stored_before = {t.name for t in before.initializer} | {s.values.name for s in before.sparse_initializer}
     stored_after = {t.name for t in after.initializer} | {s.values.name for s in after.sparse_initializer}
@@ -230,7 +238,9 @@ def _graph_fidelity(before: GraphProto, after: GraphProto, absorbing: set[str], 
     if listing:
         assert stored_after <= listed, "IR 3 wants every initializer listed as an input"
     else:
-        assert listed & stored_after <= {i.name for i in before.input}, "a written initializer must not be an input"
+        assert listed & stored_after <= {i.name for i in before.input}, (
+            "a written initializer must not be an input"
+        )
 
     # Tensors: one that changed under its name is read by nodes that absorbed something, and by no other.
     changed = _changed_nodes(before, after)
@@ -282,16 +292,16 @@ def _is_new(node: NodeProto, before: GraphProto) -> bool:
 
 
 def _reads(graph: GraphProto, name: str) -> bool:
-    return any(
-        name in n.input for g in bodies(graph) for n in g.node
-    ) or any(name == o.name for g in bodies(graph) for o in g.output)
+    return any(name in n.input for g in bodies(graph) for n in g.node) or any(
+        name == o.name for g in bodies(graph) for o in g.output
+    )
 
 
-# --- the one call -------------------------------------------------------------------------------------------------
+# --- the one call -----------------------------------------------------------------------------------------
 
 
 def sound(model: ModelProto, feeds: Feeds, *, runtime: bool = True) -> bool:
-    """The test's own model is valid, and onnxruntime (where it knows the operators) agrees with the oracle about it.
+    """The test's own model is valid, and onnxruntime agrees with the oracle about it.
 
     Returns:
         Whether onnxruntime runs it.
@@ -308,14 +318,14 @@ def expect(
     feeds: Feeds | None = None,
     runtime: bool = True,
     values: bool = True,
-    **options: Any,  # noqa: ANN401 - options of bnfold.optimize
-) -> Any:  # noqa: ANN401 - bnfold's Result
+    **options: Attribute,
+) -> Result:
     """Optimizes `model` and asserts every claim of this module about the result.
 
     Args:
         model: the original.
         folded: the labels of the BatchNormalization nodes that must be folded.
-        kept: the labels of those that must stay, each with its reason code (or the codes that are true of it).
+        kept: the labels of those that must stay, each with its reason code (or those that are true of it).
         feeds: values for the inputs; drawn when left out.
         runtime: also load and run both in onnxruntime.
         values: compare the values too.

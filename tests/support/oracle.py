@@ -6,28 +6,38 @@ everything computed from them is computed in float64 and never rounded.
 
 `evaluate` gives the values. `evaluate_bounded` also gives, for every tensor,
 
-* `magnitude`: the value obtained when every product and sum is taken over absolute values. The rounding error of
-  any evaluation order in a format of unit roundoff u is at most n*u*magnitude, n being the operations on a path
-  (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+* `magnitude`: the value obtained when every product and sum is taken over absolute values. The rounding error
+  of any evaluation order in a format of unit roundoff u is at most n*u*magnitude, n being the operations on a
+  path (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
 * `error`: how far the value may be from the value of the model this one was rounded from. It starts at the
-  tensors named in `rounded` with half an ulp of their type, and each operator passes it on. For an operator that is
-  linear in each operand, |f(x+dx, w+dw) - f(x, w)| <= F(|x|+ex, |w|+ew) - F(|x|, |w|), F being f with absolute
-  values; activations used here have a known Lipschitz constant.
+  tensors named in `rounded` with half an ulp of their type, and each operator passes it on. For an operator
+  that is linear in each operand, |f(x+dx, w+dw) - f(x, w)| <= F(|x|+ex, |w|+ew) - F(|x|, |w|), F being f with
+  absolute values; activations used here have a known Lipschitz constant.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 Array = NDArray[Any]
+Attribute = Any  # what an ONNX attribute holds
 
 # Bits of the significand (the hidden one included) and the exponent of the smallest normal number.
 _FORMATS: dict[int, tuple[int, int]] = {
@@ -53,13 +63,13 @@ def half_ulp(values: Array, elem_type: int) -> Array:
     bits, smallest_exponent = _FORMATS[elem_type]
     exponent = np.frexp(np.abs(values))[1] - 1
     exponent = np.where(values == 0, smallest_exponent, np.maximum(exponent, smallest_exponent))
-    return np.ldexp(1.0, exponent - bits)
+    return np.asarray(np.ldexp(1.0, exponent - bits))
 
 
 def to_float64(tensor: TensorProto) -> Array:
     """The values of a tensor; floating-point types become float64, the others keep their own type."""
     array = numpy_helper.to_array(tensor)
-    return array.astype(np.float64) if tensor.data_type in FLOAT_TYPES else np.asarray(array)
+    return np.asarray(array.astype(np.float64) if tensor.data_type in FLOAT_TYPES else array)
 
 
 def sparse_to_float64(tensor: onnx.SparseTensorProto) -> Array:
@@ -106,7 +116,7 @@ class Call:
     opset: int
     inputs: tuple[Value | None, ...]
 
-    def get(self, name: str, default: Any) -> Any:  # noqa: ANN401 - attributes are of any type
+    def get(self, name: str, default: Attribute) -> Attribute:
         return self.attrs.get(name, default)
 
     def elem(self, index: int) -> int:
@@ -123,22 +133,24 @@ class Call:
 
 
 Arrays = Sequence[Any]  # the operands: arrays, None where an optional one is left out
-Kernel = Callable[[Call, Arrays], Any]
+Result = Any  # an array, or several in the order of the outputs
+Kernel = Callable[[Call, Arrays], Result]
 
 
-def _at(arrays: Arrays, index: int) -> Any:  # noqa: ANN401 - an array or None
+def _at(arrays: Arrays, index: int) -> Result:
     return arrays[index] if index < len(arrays) else None
 
 
-def _ints(array: Any) -> list[int]:  # noqa: ANN401 - an array or a list
+def _ints(array: Result) -> list[int]:
     return [int(i) for i in np.asarray(array).reshape(-1)]
 
 
-# --- linear algebra ---------------------------------------------------------------------------------------------
+# --- linear algebra ---------------------------------------------------------------------------------------
 
 
-def _window_pads(call: Call, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
-                 dilations: Sequence[int]) -> list[tuple[int, int]]:
+def _window_pads(
+    call: Call, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[tuple[int, int]]:
     mode = call.get("auto_pad", b"NOTSET")
     rank = len(size)
     if mode == b"NOTSET":
@@ -148,13 +160,21 @@ def _window_pads(call: Call, size: Sequence[int], kernel: Sequence[int], strides
         return [(0, 0)] * rank
     result = []
     for i in range(rank):
-        total = max((math.ceil(size[i] / strides[i]) - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size[i], 0)
+        total = max(
+            (math.ceil(size[i] / strides[i]) - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size[i],
+            0,
+        )
         small, large = total // 2, total - total // 2
         result.append((small, large) if mode == b"SAME_UPPER" else (large, small))
     return result
 
 
-def _conv(call: Call, arrays: Arrays) -> Array:
+def _under(index: Iterable[Any]) -> tuple[Any, ...]:
+    """Indexes the last dimensions."""
+    return (..., *index)
+
+
+def _conv(call: Call, arrays: Arrays) -> Result:
     x, w, b = arrays[0], arrays[1], _at(arrays, 2)
     rank = x.ndim - 2
     kernel = w.shape[2:]
@@ -169,15 +189,17 @@ def _conv(call: Call, arrays: Arrays) -> Array:
     y = np.zeros((x.shape[0], groups, w.shape[1], *out_size))
     for tap in np.ndindex(*kernel):
         window = tuple(
-            slice(tap[i] * dilations[i], tap[i] * dilations[i] + (out_size[i] - 1) * strides[i] + 1, strides[i])
+            slice(
+                tap[i] * dilations[i], tap[i] * dilations[i] + (out_size[i] - 1) * strides[i] + 1, strides[i]
+            )
             for i in range(rank)
         )
-        y += np.einsum("ngi...,goi->ngo...", x[(..., *window)], w[(..., *tap)])
+        y += np.einsum("ngi...,goi->ngo...", x[_under(window)], w[_under(tap)])
     y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], *out_size)
     return y if b is None else y + b.reshape(-1, *[1] * rank)
 
 
-def _conv_transpose(call: Call, arrays: Arrays) -> Array:
+def _conv_transpose(call: Call, arrays: Arrays) -> Result:
     x, w, b = arrays[0], arrays[1], _at(arrays, 2)
     rank = x.ndim - 2
     kernel = w.shape[2:]
@@ -185,7 +207,9 @@ def _conv_transpose(call: Call, arrays: Arrays) -> Array:
     dilations = call.get("dilations", [1] * rank)
     extra = call.get("output_padding", [0] * rank)
     groups = call.get("group", 1)
-    full = [strides[i] * (x.shape[2 + i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
+    full = [
+        strides[i] * (x.shape[2 + i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(rank)
+    ]
     mode = call.get("auto_pad", b"NOTSET")
     shape = call.get("output_shape", None)
     if shape is None and mode in (b"SAME_UPPER", b"SAME_LOWER"):
@@ -203,16 +227,20 @@ def _conv_transpose(call: Call, arrays: Arrays) -> Array:
     y = np.zeros((x.shape[0], groups, w.shape[2], *full))
     for tap in np.ndindex(*kernel):
         window = tuple(
-            slice(tap[i] * dilations[i], tap[i] * dilations[i] + (x.shape[3 + i] - 1) * strides[i] + 1, strides[i])
+            slice(
+                tap[i] * dilations[i],
+                tap[i] * dilations[i] + (x.shape[3 + i] - 1) * strides[i] + 1,
+                strides[i],
+            )
             for i in range(rank)
         )
-        y[(..., *window)] += np.einsum("ngi...,gio->ngo...", x, w[(..., *tap)])
+        y[_under(window)] += np.einsum("ngi...,gio->ngo...", x, w[_under(tap)])
     y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], *full)
-    y = y[(..., *(slice(begin, full[i] - end) for i, (begin, end) in enumerate(pads)))]
+    y = y[_under(slice(begin, full[i] - end) for i, (begin, end) in enumerate(pads))]
     return y if b is None else y + b.reshape(-1, *[1] * rank)
 
 
-def _gemm(call: Call, arrays: Arrays) -> Array:
+def _gemm(call: Call, arrays: Arrays) -> Result:
     a = arrays[0].T if call.get("transA", 0) else arrays[0]
     b = arrays[1].T if call.get("transB", 0) else arrays[1]
     c = _at(arrays, 2)
@@ -220,7 +248,7 @@ def _gemm(call: Call, arrays: Arrays) -> Array:
     return y if c is None else y + call.get("beta", 1.0) * c
 
 
-def _gemm_absolute(call: Call, up: Arrays, _low: Arrays) -> Array:
+def _gemm_absolute(call: Call, up: Arrays, _low: Arrays) -> Result:
     scaled = dict(call.attrs) | {k: abs(call.get(k, 1.0)) for k in ("alpha", "beta")}
     return _gemm(replace(call, attrs=scaled), up)
 
@@ -239,7 +267,7 @@ def _per_channel(statistic: Array, x: Array) -> Array:
     return statistic.reshape(-1, *[1] * (x.ndim - 2)) if statistic.ndim == 1 and x.ndim >= 2 else statistic
 
 
-def _batch_norm(call: Call, arrays: Arrays) -> Any:
+def _batch_norm(call: Call, arrays: Arrays) -> Result:
     x, scale, bias, mean, var = arrays[:5]
     epsilon = float(np.float32(call.get("epsilon", 1e-5)))
     if not _normalizes_by_batch(call):
@@ -255,7 +283,7 @@ def _batch_norm(call: Call, arrays: Arrays) -> Any:
     return [y, *running, batch_mean, batch_var][: max(call.wanted, 1)]
 
 
-def _batch_norm_absolute(call: Call, up: Arrays, low: Arrays) -> Array:
+def _batch_norm_absolute(call: Call, up: Arrays, low: Arrays) -> Result:
     if _normalizes_by_batch(call):
         raise Unsupported("no bound for a BatchNormalization that trains")
     epsilon = float(np.float32(call.get("epsilon", 1e-5)))
@@ -264,7 +292,7 @@ def _batch_norm_absolute(call: Call, up: Arrays, low: Arrays) -> Array:
     return (up[0] + m) / np.sqrt(v + epsilon) * s + b
 
 
-# --- elementwise --------------------------------------------------------------------------------------------------
+# --- elementwise ------------------------------------------------------------------------------------------
 
 
 def _broadcast_pair(call: Call, a: Array, b: Array) -> tuple[Array, Array]:
@@ -275,47 +303,51 @@ def _broadcast_pair(call: Call, a: Array, b: Array) -> tuple[Array, Array]:
     return a, b
 
 
-def _add(call: Call, arrays: Arrays) -> Array:
+def _add(call: Call, arrays: Arrays) -> Result:
     a, b = _broadcast_pair(call, arrays[0], arrays[1])
     return a + b
 
 
-def _sub(call: Call, arrays: Arrays) -> Array:
+def _sub(call: Call, arrays: Arrays) -> Result:
     a, b = _broadcast_pair(call, arrays[0], arrays[1])
     return a - b
 
 
-def _mul(call: Call, arrays: Arrays) -> Array:
+def _mul(call: Call, arrays: Arrays) -> Result:
     a, b = _broadcast_pair(call, arrays[0], arrays[1])
     return a * b
 
 
-def _div(call: Call, arrays: Arrays) -> Array:
+def _div(call: Call, arrays: Arrays) -> Result:
     a, b = _broadcast_pair(call, arrays[0], arrays[1])
     if np.issubdtype(a.dtype, np.integer):
         return np.trunc(a / b).astype(a.dtype)
     return a / b
 
 
-def _div_absolute(call: Call, up: Arrays, low: Arrays) -> Array:
+def _div_absolute(call: Call, up: Arrays, low: Arrays) -> Result:
     return _div(call, [up[0], low[1]])
 
 
-def _sum(_call: Call, arrays: Arrays) -> Array:
+def _sum(_call: Call, arrays: Arrays) -> Result:
     return sum(arrays[1:], arrays[0])
 
 
-def _slope(call: Call, x: Array, slope: Array) -> Array:
+def _slope(call: Call, x: Array, slope: Array) -> Result:
     # Before opset 7 a slope of size C belongs to the channel axis; since then it is broadcast from the right.
-    return slope.reshape(-1, *[1] * (x.ndim - 2)) if call.opset < 7 and slope.size > 1 and slope.ndim == 1 else slope
+    return (
+        slope.reshape(-1, *[1] * (x.ndim - 2))
+        if call.opset < 7 and slope.size > 1 and slope.ndim == 1
+        else slope
+    )
 
 
-def _prelu(call: Call, arrays: Arrays) -> Array:
+def _prelu(call: Call, arrays: Arrays) -> Result:
     x, slope = arrays[0], _slope(call, arrays[0], arrays[1])
     return np.where(x < 0, slope * x, x)
 
 
-def _clip(call: Call, arrays: Arrays) -> Array:
+def _clip(call: Call, arrays: Arrays) -> Result:
     low, high = _at(arrays, 1), _at(arrays, 2)
     if call.opset < 11:
         low, high = call.get("min", None), call.get("max", None)
@@ -324,23 +356,23 @@ def _clip(call: Call, arrays: Arrays) -> Array:
     return x if high is None else np.minimum(x, high)
 
 
-def _leaky_relu(call: Call, arrays: Arrays) -> Array:
+def _leaky_relu(call: Call, arrays: Arrays) -> Result:
     return np.where(arrays[0] < 0, call.get("alpha", 0.01) * arrays[0], arrays[0])
 
 
-def _relu(_call: Call, arrays: Arrays) -> Array:
+def _relu(_call: Call, arrays: Arrays) -> Result:
     return np.maximum(arrays[0], 0)
 
 
-def _sigmoid(_call: Call, arrays: Arrays) -> Array:
+def _sigmoid(_call: Call, arrays: Arrays) -> Result:
     return 1 / (1 + np.exp(-arrays[0]))
 
 
-# --- pooling and reduction ----------------------------------------------------------------------------------------
+# --- pooling and reduction --------------------------------------------------------------------------------
 
 
 def _pool(call: Call, x: Array, fill: float) -> tuple[list[Array], Array]:
-    """The values under each tap of the kernel, and how many of them are no padding beyond the input's own pads."""
+    """The values under each tap of the kernel, and how many of them count in an average."""
     rank = x.ndim - 2
     kernel = call.attrs["kernel_shape"]
     strides = call.get("strides", [1] * rank)
@@ -360,35 +392,38 @@ def _pool(call: Call, x: Array, fill: float) -> tuple[list[Array], Array]:
     counted = np.pad(counted, pads, constant_values=1.0 if include else 0.0)
     overhang = [(0, max(0, needed[i] - counted.shape[i])) for i in range(rank)]
     counted = np.pad(counted, overhang)
-    x = np.pad(x, [(0, 0), (0, 0), *((p[0], p[1] + o[1]) for p, o in zip(pads, overhang, strict=True))],
-               constant_values=fill)
+    x = np.pad(
+        x,
+        [(0, 0), (0, 0), *((p[0], p[1] + o[1]) for p, o in zip(pads, overhang, strict=True))],
+        constant_values=fill,
+    )
     taps, counts = [], np.zeros(sizes)
     for tap in np.ndindex(*kernel):
         window = tuple(
             slice(tap[i] * dilations[i], tap[i] * dilations[i] + (sizes[i] - 1) * strides[i] + 1, strides[i])
             for i in range(rank)
         )
-        taps.append(x[(..., *window)])
+        taps.append(x[_under(window)])
         counts += counted[window]
     return taps, counts
 
 
-def _average_pool(call: Call, arrays: Arrays) -> Array:
+def _average_pool(call: Call, arrays: Arrays) -> Result:
     taps, counts = _pool(call, arrays[0], 0.0)
     return sum(taps[1:], taps[0]) / counts
 
 
-def _max_pool(call: Call, arrays: Arrays) -> Array:
+def _max_pool(call: Call, arrays: Arrays) -> Result:
     if call.wants(1):
         raise Unsupported("MaxPool with Indices")
     return np.max(_pool(call, arrays[0], -np.inf)[0], axis=0)
 
 
-def _global_average_pool(_call: Call, arrays: Arrays) -> Array:
+def _global_average_pool(_call: Call, arrays: Arrays) -> Result:
     return arrays[0].mean(tuple(range(2, arrays[0].ndim)), keepdims=True)
 
 
-def _global_max_pool(_call: Call, arrays: Arrays) -> Array:
+def _global_max_pool(_call: Call, arrays: Arrays) -> Result:
     return arrays[0].max(tuple(range(2, arrays[0].ndim)), keepdims=True)
 
 
@@ -397,17 +432,17 @@ def _reduce_axes(call: Call, arrays: Arrays, since: int) -> tuple[int, ...] | No
     return None if axes is None or len(_ints(axes)) == 0 else tuple(_ints(axes))
 
 
-def _reduce_mean(call: Call, arrays: Arrays) -> Array:
+def _reduce_mean(call: Call, arrays: Arrays) -> Result:
     axes = _reduce_axes(call, arrays, 18)
     if axes is None and call.get("noop_with_empty_axes", 0):
         return arrays[0]
     return np.mean(arrays[0], axes, keepdims=bool(call.get("keepdims", 1)))
 
 
-# --- movement -----------------------------------------------------------------------------------------------------
+# --- movement ---------------------------------------------------------------------------------------------
 
 
-def _reshape(call: Call, arrays: Arrays) -> Array:
+def _reshape(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     shape = _ints(call.attrs["shape"] if call.opset < 5 else arrays[1])
     if not call.get("allowzero", 0):
@@ -418,11 +453,11 @@ def _reshape(call: Call, arrays: Arrays) -> Array:
     return x.reshape(shape)
 
 
-def _transpose(call: Call, arrays: Arrays) -> Array:
+def _transpose(call: Call, arrays: Arrays) -> Result:
     return np.transpose(arrays[0], call.get("perm", None))
 
 
-def _flatten(call: Call, arrays: Arrays) -> Array:
+def _flatten(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     axis = call.get("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
@@ -434,20 +469,20 @@ def _axes(call: Call, arrays: Arrays) -> list[int] | None:
     return None if axes is None else _ints(axes)
 
 
-def _squeeze(call: Call, arrays: Arrays) -> Array:
+def _squeeze(call: Call, arrays: Arrays) -> Result:
     axes = _axes(call, arrays)
     return np.squeeze(arrays[0], None if axes is None else tuple(axes))
 
 
-def _unsqueeze(call: Call, arrays: Arrays) -> Array:
+def _unsqueeze(call: Call, arrays: Arrays) -> Result:
     return np.expand_dims(arrays[0], tuple(_axes(call, arrays) or ()))
 
 
-def _concat(call: Call, arrays: Arrays) -> Array:
+def _concat(call: Call, arrays: Arrays) -> Result:
     return np.concatenate(list(arrays), call.get("axis", 1))
 
 
-def _split(call: Call, arrays: Arrays) -> list[Array]:
+def _split(call: Call, arrays: Arrays) -> Result:
     x, axis = arrays[0], call.get("axis", 0)
     sizes = _at(arrays, 1) if call.opset >= 13 else call.get("split", None)
     if sizes is None:
@@ -457,7 +492,7 @@ def _split(call: Call, arrays: Arrays) -> list[Array]:
     return np.split(x, np.cumsum(_ints(sizes))[:-1], axis)
 
 
-def _slice(call: Call, arrays: Arrays) -> Array:
+def _slice(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     if call.opset < 10:
         starts, ends = call.attrs["starts"], call.attrs["ends"]
@@ -475,11 +510,11 @@ def _slice(call: Call, arrays: Arrays) -> Array:
     return x[tuple(index)]
 
 
-def _gather(call: Call, arrays: Arrays) -> Array:
+def _gather(call: Call, arrays: Arrays) -> Result:
     return np.take(arrays[0], arrays[1], axis=call.get("axis", 0))
 
 
-def _pad(call: Call, arrays: Arrays) -> Array:
+def _pad(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     mode = call.get("mode", b"constant").decode()
     if call.opset < 11:
@@ -501,19 +536,19 @@ def _pad(call: Call, arrays: Arrays) -> Array:
     return x
 
 
-def _pad_absolute(call: Call, up: Arrays, _low: Arrays) -> Array:
+def _pad_absolute(call: Call, up: Arrays, _low: Arrays) -> Result:
     return _pad(replace(call, attrs={k: abs(v) if k == "value" else v for k, v in call.attrs.items()}), up)
 
 
-def _expand(_call: Call, arrays: Arrays) -> Array:
+def _expand(_call: Call, arrays: Arrays) -> Result:
     return arrays[0] * np.ones(_ints(arrays[1]), arrays[0].dtype)
 
 
-def _identity(_call: Call, arrays: Arrays) -> Array:
+def _identity(_call: Call, arrays: Arrays) -> Result:
     return arrays[0]
 
 
-def _dropout(call: Call, arrays: Arrays) -> Any:
+def _dropout(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     if call.opset >= 12:
         ratio = 0.5 if _at(arrays, 1) is None else float(np.asarray(arrays[1]).reshape(-1)[0])
@@ -528,16 +563,16 @@ def _dropout(call: Call, arrays: Arrays) -> Any:
     return [x, mask][: call.wanted]
 
 
-def _shape(call: Call, arrays: Arrays) -> Array:
+def _shape(call: Call, arrays: Arrays) -> Result:
     return np.array(arrays[0].shape[call.get("start", 0) : call.get("end", None)], np.int64)
 
 
-def _constant_of_shape(call: Call, arrays: Arrays) -> Array:
+def _constant_of_shape(call: Call, arrays: Arrays) -> Result:
     value = to_float64(call.attrs["value"]) if "value" in call.attrs else np.zeros(1)
     return np.full(_ints(arrays[0]), value.reshape(-1)[0])
 
 
-def _constant(call: Call, _arrays: Arrays) -> Any:
+def _constant(call: Call, _arrays: Arrays) -> Result:
     ((name, value),) = call.attrs.items()
     match name:
         case "value":
@@ -569,7 +604,7 @@ def _cast_target(call: Call) -> int:
     return TensorProto.DataType.Value(to.decode()) if isinstance(to, bytes) else int(to)
 
 
-def _cast(call: Call, arrays: Arrays) -> Array:
+def _cast(call: Call, arrays: Arrays) -> Result:
     target = _cast_target(call)
     source = call.inputs[0]
     assert source is not None
@@ -578,11 +613,11 @@ def _cast(call: Call, arrays: Arrays) -> Array:
     return _rounded_to(arrays[0], target)
 
 
-def _where(_call: Call, arrays: Arrays) -> Array:
+def _where(_call: Call, arrays: Arrays) -> Result:
     return np.where(arrays[0], arrays[1], arrays[2])
 
 
-# --- quantization -------------------------------------------------------------------------------------------------
+# --- quantization -----------------------------------------------------------------------------------------
 
 
 def _quantize_axis(call: Call, parameter: Array, x: Array) -> Array:
@@ -592,7 +627,7 @@ def _quantize_axis(call: Call, parameter: Array, x: Array) -> Array:
     return parameter.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
-def _dequantize(call: Call, arrays: Arrays) -> Array:
+def _dequantize(call: Call, arrays: Arrays) -> Result:
     if call.get("block_size", 0):
         raise Unsupported("blocked DequantizeLinear")
     x, scale, zero = arrays[0].astype(np.float64), arrays[1], _at(arrays, 2)
@@ -600,14 +635,14 @@ def _dequantize(call: Call, arrays: Arrays) -> Array:
     return (x - shift) * _quantize_axis(call, scale, x)
 
 
-def _dequantize_absolute(call: Call, up: Arrays, low: Arrays) -> Array:
+def _dequantize_absolute(call: Call, up: Arrays, low: Arrays) -> Result:
     zero = _at(low, 2)
     x = np.abs(low[0].astype(np.float64))
     shift = 0.0 if zero is None else np.abs(_quantize_axis(call, zero.astype(np.float64), x))
     return (x + shift) * _quantize_axis(call, up[1], x)
 
 
-def _quantize(call: Call, arrays: Arrays) -> Array:
+def _quantize(call: Call, arrays: Arrays) -> Result:
     if call.get("block_size", 0):
         raise Unsupported("blocked QuantizeLinear")
     x, scale, zero = arrays[0], arrays[1], _at(arrays, 2)
@@ -688,22 +723,48 @@ _RESULT_TYPES: dict[str, Callable[[Call], Sequence[int]]] = {
 }
 
 
-# The bound of an operator: F(upper bounds of |operands|, lower bounds of |operands|). An operator that only adds
-# and multiplies its operands is its own F.
-Absolute = Callable[[Call, Arrays, Arrays], Any]
+# The bound of an operator: F(upper bounds of |operands|, lower bounds of |operands|). An operator that only
+# adds and multiplies its operands is its own F.
+Absolute = Callable[[Call, Arrays, Arrays], Result]
 
 
-def _itself(call: Call, up: Arrays, _low: Arrays) -> Any:  # noqa: ANN401 - one array or several
+def _itself(call: Call, up: Arrays, _low: Arrays) -> Result:
     return KERNELS[call.node.op_type](call, up)
 
 
 _ABSOLUTE: dict[str, Absolute] = {
     **dict.fromkeys(
         (
-            "Abs", "Add", "AveragePool", "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "Conv",
-            "ConvTranspose", "Dropout", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool", "Identity",
-            "MatMul", "Max", "MaxPool", "Mul", "ReduceMean", "Reshape", "Slice", "Split", "Squeeze", "Sum", "Transpose",
-            "Unsqueeze", "Where",
+            "Abs",
+            "Add",
+            "AveragePool",
+            "Cast",
+            "CastLike",
+            "Concat",
+            "Constant",
+            "ConstantOfShape",
+            "Conv",
+            "ConvTranspose",
+            "Dropout",
+            "Expand",
+            "Flatten",
+            "Gather",
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "Identity",
+            "MatMul",
+            "Max",
+            "MaxPool",
+            "Mul",
+            "ReduceMean",
+            "Reshape",
+            "Slice",
+            "Split",
+            "Squeeze",
+            "Sum",
+            "Transpose",
+            "Unsqueeze",
+            "Where",
         ),
         _itself,
     ),
@@ -730,8 +791,9 @@ _ABSOLUTE: dict[str, Absolute] = {
 
 # Moves values or repeats them: what it gives was rounded before.
 _EXACT = frozenset({
-    "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Neg",
-    "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Abs", "Clip", "Where",
+    "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Max",
+    "Min", "Neg", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Abs",
+    "Clip", "Where",
 })  # fmt: skip
 
 
@@ -741,7 +803,7 @@ def _clip_bounds(call: Call, arrays: Arrays) -> list[Any]:
     return [a for a in (_at(arrays, 1), _at(arrays, 2)) if a is not None]
 
 
-# --- the interpreter ----------------------------------------------------------------------------------------------
+# --- the interpreter --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -767,7 +829,7 @@ class Interpreter:
     Attributes:
         model: the model.
         bounded: also follow magnitudes and errors.
-        rounded: stored tensors (initializers and Constant nodes, wherever they stand) that carry half an ulp of error.
+        rounded: initializers and Constant nodes, wherever they stand, that carry half an ulp of error.
     """
 
     model: ModelProto
@@ -799,7 +861,11 @@ class Interpreter:
         return Value(data, elem_type, constant, np.abs(data), error)
 
     def _graph(
-        self, graph: GraphProto, given: Mapping[str, Value], outer: Scope | None, opsets: Mapping[str, int],
+        self,
+        graph: GraphProto,
+        given: Mapping[str, Value],
+        outer: Scope | None,
+        opsets: Mapping[str, int],
         overridable: set[str],
     ) -> list[Value]:
         scope = Scope({}, outer)
@@ -819,7 +885,9 @@ class Interpreter:
         attrs = {}
         for attribute in node.attribute:
             actual = refs.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
-            if actual is not None:  # an attribute of the function that the caller left out is left out here too
+            if (
+                actual is not None
+            ):  # an attribute of the function that the caller left out is left out here too
                 attrs[attribute.name] = helper.get_attribute_value(actual)
         inputs = tuple(scope[name] if name else None for name in node.input)
         function = self.functions.get((node.domain, node.op_type, node.overload))
@@ -835,7 +903,9 @@ class Interpreter:
             if name:
                 scope.values[name] = value
 
-    def _function(self, function: FunctionProto, node: NodeProto, inputs: Sequence[Value | None]) -> list[Value]:
+    def _function(
+        self, function: FunctionProto, node: NodeProto, inputs: Sequence[Value | None]
+    ) -> list[Value]:
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
         opsets = {o.domain or "ai.onnx": o.version for o in function.opset_import}
         scope = Scope({n: v for n, v in zip(function.input, inputs, strict=False) if v is not None})
@@ -843,17 +913,25 @@ class Interpreter:
             self._node(inner, scope, opsets, given)
         return [scope[name] for name in function.output]
 
-    # --- control flow ---------------------------------------------------------------------------------------------
+    # --- control flow --------------------------------------------------------------------------------------
 
     def _if(
-        self, attrs: Mapping[str, Any], inputs: Sequence[Value | None], scope: Scope, opsets: Mapping[str, int]
+        self,
+        attrs: Mapping[str, Any],
+        inputs: Sequence[Value | None],
+        scope: Scope,
+        opsets: Mapping[str, int],
     ) -> list[Value]:
         assert inputs[0] is not None
         branch = attrs["then_branch" if bool(inputs[0].data.reshape(-1)[0]) else "else_branch"]
         return self._graph(branch, {}, scope, opsets, set())
 
     def _loop(
-        self, attrs: Mapping[str, Any], inputs: Sequence[Value | None], scope: Scope, opsets: Mapping[str, int]
+        self,
+        attrs: Mapping[str, Any],
+        inputs: Sequence[Value | None],
+        scope: Scope,
+        opsets: Mapping[str, int],
     ) -> list[Value]:
         body: GraphProto = attrs["body"]
         trips = 2**62 if inputs[0] is None else int(inputs[0].data.reshape(-1)[0])
@@ -874,7 +952,11 @@ class Interpreter:
         return [*carried, *(_stacked(values, 0) for values in collected)]
 
     def _scan(
-        self, attrs: Mapping[str, Any], inputs: Sequence[Value | None], scope: Scope, opsets: Mapping[str, int]
+        self,
+        attrs: Mapping[str, Any],
+        inputs: Sequence[Value | None],
+        scope: Scope,
+        opsets: Mapping[str, int],
     ) -> list[Value]:
         if opsets["ai.onnx"] < 9:
             raise Unsupported("Scan before opset 9")
@@ -905,7 +987,7 @@ class Interpreter:
         ]
         return [*state, *pieces]
 
-    # --- one operator ---------------------------------------------------------------------------------------------
+    # --- one operator --------------------------------------------------------------------------------------
 
     def _operator(self, call: Call) -> list[Value]:
         kind = call.node.op_type
@@ -918,7 +1000,8 @@ class Interpreter:
             if kind == "Shape":
                 constant = True
             values = [
-                Value(np.asarray(data), elem_type, constant) for data, elem_type in zip(results, types, strict=False)
+                Value(np.asarray(data), elem_type, constant)
+                for data, elem_type in zip(results, types, strict=False)
             ]
             return self._with_bounds(call, values) if self.bounded else values
 
@@ -953,7 +1036,9 @@ class Interpreter:
 
         size = [None if v is None else np.abs(v.data) if v.is_float else v.data for v in operands]
         base = majorant(size, size)
-        magnitude = majorant([s if v is None or v.magnitude is None else v.magnitude for s, v in _zip(size, operands)], size)
+        magnitude = majorant(
+            [s if v is None or v.magnitude is None else v.magnitude for s, v in _zip(size, operands)], size
+        )
         if certain:
             error = [np.zeros_like(b) for b in base]
         else:
@@ -980,20 +1065,24 @@ def _zip(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
     return list(zip(first, second, strict=True))
 
 
-def _listed(result: Any) -> list[Array]:  # noqa: ANN401 - one array or several
+def _listed(result: Result) -> list[Array]:
     return [np.asarray(r) for r in result] if isinstance(result, list | tuple) else [np.asarray(result)]
 
 
 def _type_of(array: Array) -> int:
-    return int(helper.np_dtype_to_tensor_dtype(array.dtype)) if array.dtype != np.float64 else TensorProto.FLOAT
+    return (
+        int(helper.np_dtype_to_tensor_dtype(array.dtype)) if array.dtype != np.float64 else TensorProto.FLOAT
+    )
 
 
 def _mapped(values: Sequence[Value], change: Callable[[list[Array]], Array]) -> Value:
-    parts = {
-        name: None if getattr(values[0], name) is None else change([getattr(v, name) for v in values])
-        for name in ("data", "magnitude", "error")
-    }
-    return replace(values[0], constant=False, **parts)
+    def part(name: str) -> Result:
+        arrays = [getattr(v, name) for v in values]
+        return None if arrays[0] is None else change(arrays)
+
+    return replace(
+        values[0], constant=False, data=part("data"), magnitude=part("magnitude"), error=part("error")
+    )
 
 
 def _stacked(values: Sequence[Value], axis: int) -> Value:
