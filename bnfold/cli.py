@@ -44,7 +44,10 @@ class Exit(IntEnum):
 
 _UNBROKEN = 10_000  # columns
 
-Model = Annotated[Path, typer.Argument(help="The ONNX model.", metavar="MODEL", show_default=False)]
+# Not typer's business whether they can be read: what is wrong with a model has its own exit code.
+Model = Annotated[
+    Path, typer.Argument(help="The ONNX model.", metavar="MODEL", readable=False, show_default=False)
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the report as JSON on stdout and nothing else there.")
 ]
@@ -169,7 +172,10 @@ def verify(
         typer.Argument(help="The model that is right by definition.", metavar="ORIGINAL", show_default=False),
     ],
     folded: Annotated[
-        Path, typer.Argument(help="The model to compare with it.", metavar="FOLDED", show_default=False)
+        Path,
+        typer.Argument(
+            help="The model to compare with it.", metavar="FOLDED", readable=False, show_default=False
+        ),
     ],
     *,
     seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,

@@ -1,0 +1,217 @@
+"""Every exit code, by every way that leads to it; the README's table is checked in test_package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from support import command
+from support.command import Outcome
+
+from bnfold import pipeline
+from bnfold.cli import Exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Call = Callable[..., Outcome]
+
+
+def test_done_is_zero(folder: Path) -> None:
+    done = command.run("optimize", "model.onnx", cwd=folder)
+    assert (done.returncode, done.stderr) == (Exit.DONE, "")
+    assert "1 folded" in done.stdout
+    assert "equivalent" in done.stdout
+    assert (folder / "model.folded.onnx").exists()
+
+
+def test_kept_normalizations_are_no_failure(call: Call) -> None:
+    assert call("inspect", "model.onnx").code == Exit.DONE
+
+
+def test_nothing_to_fold_is_no_failure(folder: Path, call: Call) -> None:
+    """And the result is the model, byte for byte."""
+    command.save(command.many(2, "kept"), folder / "kept.onnx")
+    assert call("optimize", "kept.onnx", "--exclude", "*").code == Exit.DONE
+    assert (folder / "kept.folded.onnx").read_bytes() == (folder / "kept.onnx").read_bytes()
+
+
+def test_different_models_are_one(call: Call) -> None:
+    found = call("verify", "model.onnx", "other.onnx")
+    assert found.code == Exit.FINDING
+    assert found.out.startswith("different: ")
+
+
+def test_the_same_models_are_zero(call: Call) -> None:
+    assert call("verify", "model.onnx", "model.onnx").code == Exit.DONE
+
+
+def test_a_result_that_differs_is_one_and_not_written(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No fold of ours differs, so the verdict is made up."""
+    before = sorted(p.name for p in folder.iterdir())
+    verdict = pipeline.verify(folder / "model.onnx", folder / "other.onnx")
+    assert verdict.status == "different"
+    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    found = call("optimize", "model.onnx")
+    assert found.code == Exit.FINDING
+    assert "written             nothing" in found.out
+    assert "different: " in found.out
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fold", "model.onnx"),
+        ("optimize",),
+        ("optimize", "model.onnx", "--fold-everything"),
+        ("optimize", "model.onnx", "--seed", "many"),
+        ("optimize", "model.onnx", "another.onnx"),
+        ("verify", "model.onnx"),
+    ],
+    ids=lambda a: " ".join(a) or "nothing",
+)
+def test_wrong_arguments_are_two(call: Call, arguments: tuple[str, ...]) -> None:
+    found = call(*arguments)
+    assert found.code == Exit.USAGE
+    assert "Usage: " in found.err
+    assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("-o", "out.onnx", "--in-place"), "in-place"),
+        (("-o", "model.onnx"), "model.onnx is the model itself"),
+        (("-o", "nowhere/out.onnx"), "nowhere' does not exist"),
+        (("-o", "."), "not a file"),
+        (("--report", "report.txt"), "report.txt"),
+        (("--report", "nowhere/report.json"), "nowhere/report.json"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, tuple) else None,
+)
+def test_contradictions_are_two_and_one_line(
+    folder: Path, call: Call, arguments: tuple[str, ...], says: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    found = call("optimize", "model.onnx", *arguments)
+    assert found.code == Exit.USAGE
+    assert says in found.error
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("verb", ["optimize", "inspect", "verify"])
+@pytest.mark.parametrize("name", ["missing.onnx", "broken.onnx", ".", ""])
+def test_a_model_that_cannot_be_read_is_three(folder: Path, call: Call, verb: str, name: str) -> None:
+    """What else can be wrong with a model is tested in conformance/test_bad_input.py."""
+    data = (folder / "model.onnx").read_bytes()
+    (folder / "broken.onnx").write_bytes(data[: len(data) // 2])
+    found = call(verb, name, *(["model.onnx"] if verb == "verify" else []))
+    assert found.code == Exit.MODEL
+    assert (name or ".") in found.error
+    assert sorted(p.name for p in folder.iterdir()) == ["broken.onnx", "model.onnx", "other.onnx"]
+
+
+def test_the_second_model_of_verify_is_named(folder: Path, call: Call) -> None:
+    (folder / "broken.onnx").write_bytes(b"no model")
+    assert "broken.onnx" in call("verify", "model.onnx", "broken.onnx").error
+
+
+def test_a_full_disk_is_four(folder: Path) -> None:
+    """A limit on the size of files stands for it: root and everybody else meet it."""
+    limited = command.prepared("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))")
+    found = command.run("optimize", "model.onnx", "--no-verify", cwd=folder, program=limited)
+    assert found.returncode == Exit.FAULT
+    assert "no space" in Outcome(4, found.stdout, found.stderr).error
+    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "other.onnx"]
+
+
+@pytest.fixture
+def unprivileged() -> tuple[str, ...]:
+    """A way to start bnfold without root's power to ignore permissions."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv is not installed")
+    return (setpriv, "--bounding-set=-dac_override,-dac_read_search", *command.BNFOLD)
+
+
+@pytest.fixture
+def locked(folder: Path) -> Path:
+    """A folder without write permission, with a model in it."""
+    inner = folder / "locked"
+    inner.mkdir()
+    shutil.copy(folder / "model.onnx", inner)
+    inner.chmod(0o555)
+    return inner
+
+
+def test_no_permission_to_write_is_four(folder: Path, locked: Path, unprivileged: tuple[str, ...]) -> None:
+    found = command.run("optimize", locked / "model.onnx", cwd=folder, program=unprivileged)
+    assert found.returncode == Exit.FAULT
+    assert "no permission" in Outcome(4, found.stdout, found.stderr).error
+
+
+def test_a_model_of_a_locked_folder_can_go_elsewhere(
+    folder: Path, locked: Path, unprivileged: tuple[str, ...]
+) -> None:
+    found = command.run(
+        "optimize", locked / "model.onnx", "-o", "out.onnx", "--no-verify", cwd=folder, program=unprivileged
+    )
+    assert found.returncode == Exit.DONE, found.stderr
+    assert (folder / "out.onnx").exists()
+    assert [p.name for p in locked.iterdir()] == ["model.onnx"]
+
+
+def test_no_permission_to_read_is_four(folder: Path, unprivileged: tuple[str, ...]) -> None:
+    (folder / "model.onnx").chmod(0)
+    found = command.run("inspect", "model.onnx", cwd=folder, program=unprivileged)
+    assert found.returncode == Exit.FAULT
+    assert "model.onnx may not be read" in Outcome(4, found.stdout, found.stderr).error
+
+
+def test_a_missing_package_is_four(folder: Path) -> None:
+    without = command.prepared("import sys; sys.modules['onnx'] = None")
+    found = command.run("inspect", "model.onnx", cwd=folder, program=without)
+    assert found.returncode == Exit.FAULT
+    assert "onnx" in Outcome(4, found.stdout, found.stderr).error
+
+
+def test_a_bug_is_four_and_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("over\n  several lines")
+
+    monkeypatch.setattr(pipeline, "plan", bug)
+    found = call("inspect", "model.onnx")
+    assert found.code == Exit.FAULT
+    assert "ZeroDivisionError: over several lines" in found.error
+    assert "report it" in found.error
+
+
+def test_memory_that_runs_out_is_four(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pipeline, "plan", starved)
+    found = call("inspect", "model.onnx")
+    assert (found.code, found.error) == (Exit.FAULT, "out of memory")
+
+
+def test_an_ill_conditioned_model_is_five(folder: Path, call: Call) -> None:
+    command.save(command.ill_conditioned(), folder / "ill.onnx")
+    found = call("optimize", "ill.onnx", "--json")
+    assert found.code == Exit.INCONCLUSIVE
+    assert json.loads(found.out)["verdict"]["status"] == "inconclusive"
+    assert (folder / "ill.folded.onnx").exists()
+
+
+def test_without_verification_nothing_is_judged(folder: Path, call: Call) -> None:
+    command.save(command.ill_conditioned(), folder / "ill.onnx")
+    found = call("optimize", "ill.onnx", "--no-verify")
+    assert found.code == Exit.DONE
+    assert "not verified" in found.out
