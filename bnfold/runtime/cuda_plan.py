@@ -45,7 +45,8 @@ _MAX_SPLITS = 1024
 # Fewer blocks than this leave a large GPU waiting, so work is cut finer; more only cost reductions.
 _ENOUGH_BLOCKS = 512
 _MAX_CLUSTER = 8
-_INDEX_LIMIT = 2**31
+# Quotients by `_magic` are exact below 2**31; a block reaches a little beyond what it works on.
+_INDEX_LIMIT = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +137,14 @@ class Tensor:
         """See a tensor as the kernels do: a single channel is one long row.
 
         Raises:
-            UsageError: an axis of 2**31 values or more.
+            UsageError: 2**30 values or more before, along or after the channel axis, or vectors of one channel.
         """
         single = layout.channels == 1
         outer = 1 if single else layout.outer
         inner = layout.count if single else layout.inner
         if max(outer, inner, layout.channels) >= _INDEX_LIMIT:
             raise UsageError(
-                f"x as [outer, channels, inner] is {layout.shape}; the CUDA backend takes fewer than 2**31 "
+                f"x as [outer, channels, inner] is {layout.shape}; the CUDA backend takes fewer than 2**30 "
                 "along each of the three: split the batch"
             )
         return cls(outer, layout.channels, inner, dtype)
@@ -172,12 +173,19 @@ class Tensor:
         """How many values lie between the 16-byte boundary at or below an address and the address."""
         return address % VECTOR_BYTES // np.dtype(self.dtype).itemsize
 
-    def slots(self, address: int) -> int:
-        """How many 16-byte vectors of the tensor at `address` a channel is divided into."""
+    def row_slots(self, address: int) -> int:
+        """The most 16-byte vectors that a row of the tensor at `address` can touch."""
         whole = self.shift(address) == 0 and self.inner % self.lanes == 0
-        return self.outer * (
-            self.inner // self.lanes if whole else (self.inner + self.lanes - 2) // self.lanes + 1
-        )
+        return self.inner // self.lanes if whole else (self.inner + self.lanes - 2) // self.lanes + 1
+
+    def slots(self, address: int) -> int:
+        """How many vectors a channel is divided into."""
+        return self.outer * self.row_slots(address)
+
+    def rows(self, address: int) -> tuple[int, ...]:
+        """What the kernels that walk rows are told of the tensor."""
+        slots = self.row_slots(address)
+        return (self.outer, self.channels, self.inner, slots, _magic(slots))
 
     def vector_columns(self, *addresses: int) -> bool:
         """Whether channels-last vectors keep to their channels in tensors at these addresses."""
@@ -243,7 +251,7 @@ def train(
     factors = (epsilon, momentum, correction)
     blocks = _fused_cluster(tensor, limits, x, tensors=1)
     if blocks:
-        arguments = (x, y, tensor.outer, tensor.channels, tensor.inner, *given, *record, *factors)
+        arguments = (x, y, *tensor.rows(x), *given, *record, *factors)
         return Plan((_fused(tensor, "train_fused", arguments, x=x, cluster=blocks, tensors=1),))
     statistics, splits = _reduce(tensor, "statistics", (x,), (), MOMENTS_BYTES)
     affine = Scratch(_aligned(tensor.channels * splits * MOMENTS_BYTES))
@@ -254,7 +262,7 @@ def train(
             _per_channel(tensor, "finalize_forward", merge),
             _map(tensor, "normalize", (x, y), (affine,)),
         ),
-        affine.offset + _affine_bytes(tensor),
+        affine.offset + tensor.channels * _affine_bytes(tensor.dtype),
     )
 
 
@@ -289,7 +297,7 @@ def backward(
     given = (scale.address, scale.code, mean.address, var.address, mean.code)
     blocks = _fused_cluster(tensor, limits, x, tensors=2) if training else 0
     if blocks:
-        arguments = (dy, x, dx, tensor.outer, tensor.channels, tensor.inner, *given, *record, epsilon)
+        arguments = (dy, x, dx, *tensor.rows(x), *given, *record, epsilon)
         return Plan((_fused(tensor, "backward_fused", arguments, x=x, cluster=blocks, tensors=2),))
     sums, splits = _reduce(tensor, "slopes", (dy, x), (mean.address, mean.code), SLOPES_BYTES)
     affine = Scratch(_aligned(tensor.channels * splits * SLOPES_BYTES))
@@ -302,7 +310,7 @@ def backward(
     elementwise = (last,) if tensor.size else ()
     return Plan(
         (sums, _per_channel(tensor, "finalize_backward", merge), *elementwise),
-        affine.offset + _affine_bytes(tensor),
+        affine.offset + tensor.channels * _affine_bytes(tensor.dtype),
     )
 
 
@@ -315,8 +323,11 @@ def _map(tensor: Tensor, kernel: str, tensors: tuple[int, ...], tail: tuple[Argu
     # The kernel places its vectors by the alignment of x, the last tensor that it reads.
     reach = tensor.size + tensor.shift(tensors[-2])
     threads = min(MAX_THREADS, _warps(math.ceil(reach / (tensor.lanes * DEPTH))))
-    blocks = math.ceil(reach / (tensor.lanes * DEPTH * threads))
-    return Launch(kernel, blocks, threads, (*tensors, tensor.channels, tensor.inner, tensor.size, *tail))
+    chunk = tensor.lanes * DEPTH * threads
+    # A place for the map of each row that a block can touch.
+    rows = (chunk + tensor.inner - 2) // tensor.inner + 1 if tensor.inner >= tensor.lanes else 0
+    arguments = (*tensors, tensor.channels, tensor.inner, _magic(tensor.inner), tensor.size, *tail)
+    return Launch(kernel, math.ceil(reach / chunk), threads, arguments, rows * _affine_bytes(tensor.dtype))
 
 
 def _reduce(
@@ -336,7 +347,7 @@ def _reduce(
     slots = tensor.slots(tensors[-1])
     threads = min(MAX_THREADS, _warps(math.ceil(slots / DEPTH)))
     splits = min(_MAX_SPLITS, _cut(slots, threads * DEPTH, tensor.channels, most_rounds=4))
-    arguments = (*tensors, tensor.outer, tensor.channels, tensor.inner, splits, *tail, Scratch(0))
+    arguments = (*tensors, *tensor.rows(tensors[-1]), splits, *tail, Scratch(0))
     name = f"{kernel}_channels_first"
     return Launch(name, tensor.channels * splits, threads, arguments, WARP * sums_bytes), splits
 
@@ -376,8 +387,7 @@ def _fused_cluster(tensor: Tensor, limits: Limits, x: int, *, tensors: int) -> i
 
 def _fused_bytes(tensor: Tensor, slots: int, tensors: int) -> int:
     sums = MOMENTS_BYTES if tensors == 1 else SLOPES_BYTES
-    real = max(4, np.dtype(tensor.dtype).itemsize)
-    board = _aligned((WARP + 1) * sums) + 4 * real
+    board = _aligned((WARP + 1) * sums) + _affine_bytes(tensor.dtype)
     return board + slots * tensors * VECTOR_BYTES
 
 
@@ -404,8 +414,14 @@ def _cut(length: int, step: int, beside: int, *, most_rounds: int) -> int:
     return max(1, math.ceil(length / (step * rounds)))
 
 
-def _affine_bytes(tensor: Tensor) -> int:
-    return tensor.channels * 4 * max(4, np.dtype(tensor.dtype).itemsize)
+def _magic(divisor: int) -> int:
+    """The factor and the shift by which a kernel divides: n*factor >> shift is n//divisor for n < 2**31."""
+    shift = 31 + (divisor - 1).bit_length()
+    return -(-(1 << shift) // divisor) | shift << 32
+
+
+def _affine_bytes(dtype: npt.DTypeLike) -> int:
+    return 4 * max(4, np.dtype(dtype).itemsize)
 
 
 def _aligned(count: int) -> int:

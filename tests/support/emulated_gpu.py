@@ -172,13 +172,10 @@ class EmulatedGpu:
                 ORDERS.index(self.order),
                 self.seed,
             )
-            entry = getattr(self._library, f"launch_{launch.kernel}")
-            status = entry(ctypes.byref(shape), ctypes.c_uint64(len(values)), pointers)
-            if status == 2:
-                raise LaunchError(
-                    f"{launch.kernel}: the plan has {len(values)} arguments, the kernel another number"
-                )
-            if status:
+            wanted: int = getattr(self._library, f"arguments_{launch.kernel}")()
+            if wanted != len(values):
+                raise LaunchError(f"{launch.kernel} takes {wanted} arguments; the plan has {len(values)}")
+            if getattr(self._library, f"launch_{launch.kernel}")(ctypes.byref(shape), pointers):
                 raise LaunchError(f"{launch.kernel}: {self._library.emulator_error().decode()}")
 
     def clear(self) -> None:

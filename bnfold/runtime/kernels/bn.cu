@@ -475,36 +475,45 @@ __device__ __forceinline__ Affine finish_backward(const Slopes& sums, i64 channe
 
 // --- channels-first geometry ------------------------------------------------------------------------------------
 
-__device__ __forceinline__ u64 divide(u64 dividend, u32 divisor, u32& remainder) {
-  if (dividend >> 32 == 0) {
-    const u32 small = static_cast<u32>(dividend);
-    remainder = small % divisor;
-    return small / divisor;
+// Division of numbers below 2**31 by one that is known beforehand: a product and a shift (Granlund and Montgomery,
+// PLDI 1994). `magic` comes from the host: the factor, with the shift in its upper half.
+struct Divisor {
+  u32 divisor, factor, shift;
+
+  __device__ __forceinline__ Divisor(i64 divisor_, i64 magic)
+      : divisor(static_cast<u32>(divisor_)),
+        factor(static_cast<u32>(magic)),
+        shift(static_cast<u32>(static_cast<u64>(magic) >> 32)) {}
+
+  __device__ __forceinline__ u32 divide(u32 dividend, u32& remainder) const {
+    const u32 quotient = static_cast<u32>(static_cast<u64>(dividend) * factor >> shift);
+    remainder = dividend - quotient * divisor;
+    return quotient;
   }
-  remainder = static_cast<u32>(dividend % divisor);
-  return dividend / divisor;
-}
+};
 
 // A channel as a sequence of slots: each row has as many as the most vectors that a row of its length can touch.
 struct Rows {
-  i64 size;
-  u32 outer, channels, inner, shift, slots;
+  i64 size, channels;
+  u32 inner, shift, total;
+  Divisor slots;  // per row
+  bool whole;     // every slot is a vector of its row alone
 
-  __device__ __forceinline__ Rows(const Stored* x, i64 outer_, i64 channels_, i64 inner_)
-      : size(outer_ * channels_ * inner_),
-        outer(static_cast<u32>(outer_)),
-        channels(static_cast<u32>(channels_)),
+  __device__ __forceinline__ Rows(const Stored* x, i64 outer, i64 channels_, i64 inner_, i64 slots_, i64 magic)
+      : size(outer * channels_ * inner_),
+        channels(channels_),
         inner(static_cast<u32>(inner_)),
         shift(misalignment(x)),
-        slots(shift == 0 && inner % LANES == 0 ? inner / LANES : (inner + LANES - 2) / LANES + 1) {}
-
-  __device__ __forceinline__ i64 total() const { return static_cast<i64>(outer) * slots; }
+        total(static_cast<u32>(outer * slots_)),
+        slots(slots_, magic),
+        whole(shift == 0 && inner % LANES == 0) {}
 
   // A slot that its row does not need repeats the row's last vector with no lanes, so that every slot can be loaded.
-  __device__ __forceinline__ Span span(i64 channel, i64 slot, bool wanted) const {
+  __device__ __forceinline__ Span span(i64 channel, u32 slot, bool wanted) const {
     u32 step;
-    const i64 row = static_cast<i64>(divide(static_cast<u64>(slot), slots, step));
+    const u32 row = slots.divide(slot, step);
     const i64 begin = (row * channels + channel) * inner;
+    if (whole) return {begin + step * LANES, 0, wanted ? LANES : 0};
     const i64 end = begin + inner;
     const i64 vector = (begin + shift) / LANES + step;
     const i64 last = (end - 1 + shift) / LANES;
@@ -515,11 +524,11 @@ struct Rows {
   }
 
   // The DEPTH slots from `base` that this thread loads, of those before `end`.
-  __device__ __forceinline__ u32 spans(Span (&span_)[DEPTH], i64 channel, i64 base, i64 end) const {
+  __device__ __forceinline__ u32 spans(Span (&span_)[DEPTH], i64 channel, u32 base, u32 end) const {
     u32 mask = 0;
 #pragma unroll
     for (int k = 0; k < DEPTH; ++k) {
-      const i64 slot = base + static_cast<i64>(k) * blockDim.x + threadIdx.x;
+      const u32 slot = base + k * blockDim.x + threadIdx.x;
       span_[k] = span(channel, slot < end ? slot : end - 1, slot < end);
       mask |= ((1u << span_[k].high) - (1u << span_[k].low)) << k * LANES;
     }
@@ -533,11 +542,12 @@ __device__ __forceinline__ void unpack(Real (&value)[CHUNK], const uint4 (&raw)[
 }
 
 // This block's share of `total` things of which each of `parts` blocks takes an equal run.
+template <class Index>
 struct Share {
-  i64 begin, end;
+  Index begin, end;
 
-  __device__ __forceinline__ Share(i64 total, i64 parts, i64 part) {
-    const i64 each = (total + parts - 1) / parts;
+  __device__ __forceinline__ Share(Index total, Index parts, Index part) {
+    const Index each = (total + parts - 1) / parts;
     begin = part * each < total ? part * each : total;
     end = begin + each < total ? begin + each : total;
   }
@@ -547,14 +557,14 @@ struct Share {
 
 // Block = one of `splits` shares of one channel. partial: [channels, splits].
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
-    statistics_channels_first(const Stored* __restrict__ x, i64 outer, i64 channels, i64 inner, i64 splits,
-                              Moments* __restrict__ partial) {
-  const Rows rows(x, outer, channels, inner);
+    statistics_channels_first(const Stored* __restrict__ x, i64 outer, i64 channels, i64 inner, i64 slots, i64 magic,
+                              i64 splits, Moments* __restrict__ partial) {
+  const Rows rows(x, outer, channels, inner, slots, magic);
   const i64 channel = blockIdx.x % channels;
   const i64 split = blockIdx.x / channels;
-  const Share share(rows.total(), splits, split);
+  const Share<u32> share(rows.total, static_cast<u32>(splits), static_cast<u32>(split));
   Moments own = {};
-  for (i64 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
+  for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
     uint4 raw[DEPTH];
     Real value[CHUNK];
@@ -570,15 +580,15 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
 // As above for the sums of the gradients.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     slopes_channels_first(const Stored* __restrict__ dy, const Stored* __restrict__ x, i64 outer, i64 channels,
-                          i64 inner, i64 splits, const void* __restrict__ mean, i64 dtype,
+                          i64 inner, i64 slots, i64 magic, i64 splits, const void* __restrict__ mean, i64 dtype,
                           Slopes* __restrict__ partial) {
-  const Rows rows(x, outer, channels, inner);
+  const Rows rows(x, outer, channels, inner, slots, magic);
   const i64 channel = blockIdx.x % channels;
   const i64 split = blockIdx.x / channels;
-  const Share share(rows.total(), splits, split);
+  const Share<u32> share(rows.total, static_cast<u32>(splits), static_cast<u32>(split));
   const Real center = static_cast<Real>(load_scalar(mean, dtype, channel));
   Slopes own = {};
-  for (i64 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
+  for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
     uint4 raw_dy[DEPTH], raw_x[DEPTH];
     Real value_dy[CHUNK], value_x[CHUNK];
@@ -663,7 +673,7 @@ template <int W>
 __device__ __forceinline__ void statistics_columns(const Stored* x, i64 rows, i64 channels, i64 width, i64 splits,
                                                    Moments* partial) {
   const Columns<W> at(channels, width);
-  const Share share(rows, splits, at.band);
+  const Share<i64> share(rows, splits, at.band);
   Moments own[W] = {};
   double count = 0;  // the same for all W; one register pair instead of W
   if (at.works) {
@@ -693,7 +703,7 @@ template <int W>
 __device__ __forceinline__ void slopes_columns(const Stored* dy, const Stored* x, i64 rows, i64 channels, i64 width,
                                                i64 splits, const void* mean, i64 dtype, Slopes* partial) {
   const Columns<W> at(channels, width);
-  const Share share(rows, splits, at.band);
+  const Share<i64> share(rows, splits, at.band);
   Slopes own[W] = {};
   if (at.works) {
     Real center[W];
@@ -804,6 +814,16 @@ struct Population {
   }
 };
 
+__device__ __forceinline__ u64 divide(u64 dividend, u32 divisor, u32& remainder) {
+  if (dividend >> 32 == 0) {  // several times as fast
+    const u32 small = static_cast<u32>(dividend);
+    remainder = small % divisor;
+    return small / divisor;
+  }
+  remainder = static_cast<u32>(dividend % divisor);
+  return dividend / divisor;
+}
+
 // Rows shorter than a vector, channels that fill none: neighbours take neighbouring values.
 template <bool BACKWARD, class Source>
 __device__ __forceinline__ void map_values(const Stored* dy, const Stored* x, Stored* out, u32 channels, u32 inner,
@@ -820,34 +840,45 @@ __device__ __forceinline__ void map_values(const Stored* dy, const Stored* x, St
   }
 }
 
-// Rows of a vector or more: vectors from 16-byte boundaries, each in one channel or across the border of two.
+// Rows of a vector or more: vectors from 16-byte boundaries, each in one row or across the border of two. The block
+// first sets out the maps of all its rows in shared memory, while its vectors are on their way.
 template <bool BACKWARD, class Source>
-__device__ __forceinline__ void map_vectors(const Stored* dy, const Stored* x, Stored* out, u32 channels, u32 inner,
-                                            i64 size, const Source& source) {
+__device__ __forceinline__ void map_vectors(const Stored* dy, const Stored* x, Stored* out, u32 channels,
+                                            const Divisor& inner, i64 size, const Source& source) {
+  Affine* table = reinterpret_cast<Affine*>(shared_memory());
   const u32 shift = misalignment(x);
+  const u32 reach = blockDim.x * CHUNK;
+  const i64 start = static_cast<i64>(blockIdx.x) * reach - shift;
+  const i64 begin = start > 0 ? start : 0;
+  const i64 end = start + reach < size ? start + reach : size;
   Span span[DEPTH];
   uint4 raw_dy[DEPTH], raw_x[DEPTH];
 #pragma unroll
   for (int k = 0; k < DEPTH; ++k) {
-    const i64 vector = (static_cast<i64>(blockIdx.x) * DEPTH + k) * blockDim.x + threadIdx.x;
-    const i64 first = vector * LANES - shift;
+    const i64 first = start + (k * blockDim.x + threadIdx.x) * LANES;
     const i64 left = size - first;
     span[k] = {first, first < 0 ? static_cast<int>(-first) : 0,
                left >= LANES ? LANES : left > 0 ? static_cast<int>(left) : 0};
   }
   load_spans(raw_x, x, size, shift, span);
   if (BACKWARD) load_spans(raw_dy, dy, size, shift, span);
+
+  u32 offset, channel;  // of the value `begin` in its row
+  divide(divide(static_cast<u64>(begin), inner.divisor, offset), channels, channel);
+  const u32 rows = (offset + static_cast<u32>(end - begin) - 1) / inner.divisor + 1;
+  for (u32 row = threadIdx.x; row < rows; row += blockDim.x) table[row] = source((channel + row) % channels);
+  __syncthreads();
+
 #pragma unroll
   for (int k = 0; k < DEPTH; ++k) {
     if (span[k].low >= span[k].high) continue;
-    u32 position, channel;
-    divide(divide(static_cast<u64>(span[k].first + span[k].low), inner, position), channels, channel);
+    u32 position;
+    const u32 row = inner.divide(offset + static_cast<u32>(span[k].first + span[k].low - begin), position);
     // Lane `border` is the first of the next row; `position` is that of lane `low`.
-    const u32 rest = inner - position;
+    const u32 rest = inner.divisor - position;
     const int border = rest < LANES ? span[k].low + static_cast<int>(rest) : 2 * LANES;
-    const Affine here = source(channel);
-    Affine next = here;
-    if (border < span[k].high) next = source(channel + 1 == channels ? 0 : channel + 1);
+    const Affine here = table[row];
+    const Affine next = border < span[k].high ? table[row + 1] : here;
     Stored value[LANES];
 #pragma unroll
     for (int i = 0; i < LANES; ++i) {
@@ -862,11 +893,11 @@ __device__ __forceinline__ void map_vectors(const Stored* dy, const Stored* x, S
 
 template <bool BACKWARD, class Source>
 __device__ __forceinline__ void map_tensor(const Stored* dy, const Stored* x, Stored* out, i64 channels, i64 inner,
-                                           i64 size, const Source& source) {
+                                           i64 magic, i64 size, const Source& source) {
   if (inner < LANES) {
     map_values<BACKWARD>(dy, x, out, static_cast<u32>(channels), static_cast<u32>(inner), size, source);
   } else {
-    map_vectors<BACKWARD>(dy, x, out, static_cast<u32>(channels), static_cast<u32>(inner), size, source);
+    map_vectors<BACKWARD>(dy, x, out, static_cast<u32>(channels), Divisor(inner, magic), size, source);
   }
 }
 
@@ -876,7 +907,7 @@ __device__ __forceinline__ void map_columns(const Stored* dy, const Stored* x, S
                                             i64 width, i64 bands, const Source& source) {
   const Columns<LANES> at(channels, width);
   if (!at.works) return;
-  const Share share(rows, bands, at.band);
+  const Share<i64> share(rows, bands, at.band);
   Affine affine[LANES];
 #pragma unroll
   for (int i = 0; i < LANES; ++i) affine[i] = source(at.first + i);
@@ -900,9 +931,9 @@ __device__ __forceinline__ void map_columns(const Stored* dy, const Stored* x, S
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
-    infer(const Stored* __restrict__ x, Stored* __restrict__ y, i64 channels, i64 inner, i64 size, const void* scale,
-          const void* bias, i64 parameter_dtype, const void* mean, const void* var, i64 dtype, double epsilon) {
-  map_tensor<false>(nullptr, x, y, channels, inner, size,
+    infer(const Stored* __restrict__ x, Stored* __restrict__ y, i64 channels, i64 inner, i64 magic, i64 size,
+          const void* scale, const void* bias, i64 parameter_dtype, const void* mean, const void* var, i64 dtype, double epsilon) {
+  map_tensor<false>(nullptr, x, y, channels, inner, magic, size,
                     Population{{scale, bias, parameter_dtype}, {mean, var, dtype}, epsilon});
 }
 
@@ -915,9 +946,9 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
-    normalize(const Stored* __restrict__ x, Stored* __restrict__ y, i64 channels, i64 inner, i64 size,
+    normalize(const Stored* __restrict__ x, Stored* __restrict__ y, i64 channels, i64 inner, i64 magic, i64 size,
               const Affine* __restrict__ affine) {
-  map_tensor<false>(nullptr, x, y, channels, inner, size, Finished{affine});
+  map_tensor<false>(nullptr, x, y, channels, inner, magic, size, Finished{affine});
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
@@ -928,8 +959,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     differentiate(const Stored* __restrict__ dy, const Stored* __restrict__ x, Stored* __restrict__ dx, i64 channels,
-                  i64 inner, i64 size, const Affine* __restrict__ affine) {
-  map_tensor<true>(dy, x, dx, channels, inner, size, Finished{affine});
+                  i64 inner, i64 magic, i64 size, const Affine* __restrict__ affine) {
+  map_tensor<true>(dy, x, dx, channels, inner, magic, size, Finished{affine});
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
@@ -973,17 +1004,17 @@ __device__ __forceinline__ Sums merge_cluster(Sums own, Sums& shared) {
 
 // Cluster = one channel.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
-    train_fused(const Stored* __restrict__ x, Stored* __restrict__ y, i64 outer, i64 channels, i64 inner,
-                const void* scale, const void* bias, i64 parameter_dtype, const void* running_mean,
+    train_fused(const Stored* __restrict__ x, Stored* __restrict__ y, i64 outer, i64 channels, i64 inner, i64 slots,
+                i64 magic, const void* scale, const void* bias, i64 parameter_dtype, const void* running_mean,
                 const void* running_var, i64 running_dtype, double* mean, double* var, void* new_mean, void* new_var,
                 double epsilon, double momentum, double correction) {
   Board<Moments>& board = *reinterpret_cast<Board<Moments>*>(shared_memory());
   uint4* kept = reinterpret_cast<uint4*>(&board + 1);
-  const Rows rows(x, outer, channels, inner);
+  const Rows rows(x, outer, channels, inner, slots, magic);
   const i64 channel = blockIdx.x / cluster_size();
-  const Share share(rows.total(), cluster_size(), cluster_rank());
+  const Share<u32> share(rows.total, cluster_size(), cluster_rank());
   Moments own = {};
-  for (i64 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
+  for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
     uint4 raw[DEPTH];
     Real value[CHUNK];
@@ -991,7 +1022,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     load_spans(raw, x, rows.size, rows.shift, span);
 #pragma unroll
     for (int k = 0; k < DEPTH; ++k) {
-      const i64 slot = base + static_cast<i64>(k) * blockDim.x + threadIdx.x;
+      const u32 slot = base + k * blockDim.x + threadIdx.x;
       if (slot < share.end) kept[slot - share.begin] = raw[k];
     }
     unpack(value, raw);
@@ -1006,7 +1037,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   cluster_barrier();
   const Affine affine = board.affine;
   // Each thread finds the vectors that it kept itself.
-  for (i64 slot = share.begin + threadIdx.x; slot < share.end; slot += blockDim.x) {
+  for (u32 slot = share.begin + threadIdx.x; slot < share.end; slot += blockDim.x) {
     const Span span = rows.span(channel, slot, true);
     const uint4 raw = kept[slot - share.begin];
     Stored value[LANES];
@@ -1019,17 +1050,17 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
 // Cluster = one channel; `kept` holds the vectors of dy, then those of x.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     backward_fused(const Stored* __restrict__ dy, const Stored* __restrict__ x, Stored* __restrict__ dx, i64 outer,
-                   i64 channels, i64 inner, const void* scale, i64 scale_dtype, const void* mean, const void* var,
-                   i64 dtype, void* dscale, void* dbias, double epsilon) {
+                   i64 channels, i64 inner, i64 slots, i64 magic, const void* scale, i64 scale_dtype, const void* mean,
+                   const void* var, i64 dtype, void* dscale, void* dbias, double epsilon) {
   Board<Slopes>& board = *reinterpret_cast<Board<Slopes>*>(shared_memory());
-  const Rows rows(x, outer, channels, inner);
+  const Rows rows(x, outer, channels, inner, slots, magic);
   const i64 channel = blockIdx.x / cluster_size();
-  const Share share(rows.total(), cluster_size(), cluster_rank());
+  const Share<u32> share(rows.total, cluster_size(), cluster_rank());
   uint4* kept_dy = reinterpret_cast<uint4*>(&board + 1);
   uint4* kept_x = kept_dy + (share.end - share.begin);
   const Real center = static_cast<Real>(load_scalar(mean, dtype, channel));
   Slopes own = {};
-  for (i64 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
+  for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
     uint4 raw_dy[DEPTH], raw_x[DEPTH];
     Real value_dy[CHUNK], value_x[CHUNK];
@@ -1038,7 +1069,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     load_spans(raw_x, x, rows.size, rows.shift, span);
 #pragma unroll
     for (int k = 0; k < DEPTH; ++k) {
-      const i64 slot = base + static_cast<i64>(k) * blockDim.x + threadIdx.x;
+      const u32 slot = base + k * blockDim.x + threadIdx.x;
       if (slot < share.end) {
         kept_dy[slot - share.begin] = raw_dy[k];
         kept_x[slot - share.begin] = raw_x[k];
@@ -1056,7 +1087,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   }
   cluster_barrier();
   const Affine affine = board.affine;
-  for (i64 slot = share.begin + threadIdx.x; slot < share.end; slot += blockDim.x) {
+  for (u32 slot = share.begin + threadIdx.x; slot < share.end; slot += blockDim.x) {
     const Span span = rows.span(channel, slot, true);
     const uint4 raw_dy = kept_dy[slot - share.begin];
     const uint4 raw_x = kept_x[slot - share.begin];

@@ -56,18 +56,23 @@ struct Call {
 };
 
 template <class... Arguments>
-EMULATION int launch(void (*kernel)(Arguments...), const Launch& shape, std::uint64_t count, void** values) {
-  if (count != sizeof...(Arguments)) return 2;
+EMULATION int launch(void (*kernel)(Arguments...), const Launch& shape, void** values) {
   Call<Arguments...> call = {kernel, values};
   return run(shape, &Call<Arguments...>::body, &call);
 }
 
+template <class... Arguments>
+std::uint64_t arguments(void (*)(Arguments...)) {
+  return sizeof...(Arguments);
+}
+
 }  // namespace emulator
 
-#define EXPORT(kernel)                                                                                              \
-  extern "C" int launch_##kernel(const emulator::Launch* shape, std::uint64_t count, void** values) {              \
-    return emulator::launch(kernel, *shape, count, values);                                                        \
-  }
+#define EXPORT(kernel)                                                                     \
+  extern "C" int launch_##kernel(const emulator::Launch* shape, void** values) {           \
+    return emulator::launch(kernel, *shape, values);                                       \
+  }                                                                                        \
+  extern "C" std::uint64_t arguments_##kernel() { return emulator::arguments(kernel); }
 
 #define __global__
 #define __device__
