@@ -113,11 +113,11 @@ def other() -> ModelProto:
 
 
 def ill_conditioned() -> ModelProto:
-    """Two constants that all but cancel: the last place of either is larger than the result."""
+    """Two biases that all but cancel: the last place of either is larger than the result."""
     net = Net()
     y = net.bn(net.conv(net.input("x", 1, 3, 6, 6), 3, 4, name="conv"), 4, name="bn")
-    far = [net.init(np.full((4, 1, 1), 1e12)) for _ in range(2)]
-    net.output(net.node("Sub", net.node("Add", y, far[0]), far[1], out="y"))
+    one, two = (net.conv(y, 4, 4, bias=net.init(np.full(4, 1e12))) for _ in range(2))
+    net.output(net.node("Sub", one, two, out="y"))
     return net.model()
 
 
