@@ -753,7 +753,6 @@ _ABSOLUTE: dict[str, Absolute] = {
             "GlobalMaxPool",
             "Identity",
             "MatMul",
-            "Max",
             "MaxPool",
             "Mul",
             "ReduceMean",
@@ -772,22 +771,25 @@ _ABSOLUTE: dict[str, Absolute] = {
     "DequantizeLinear": _dequantize_absolute,
     "Div": _div_absolute,
     "Gemm": _gemm_absolute,
-    "Min": lambda _c, up, _low: np.maximum.reduce(np.broadcast_arrays(*up)),
+    # whichever operand wins, the result moves by no more than they all do
+    "Max": lambda c, up, _low: _sum(c, up),
+    "Min": lambda c, up, _low: _sum(c, up),
     "Neg": lambda _c, up, _low: up[0],
     "Pad": _pad_absolute,
     "Reciprocal": lambda _c, _up, low: 1 / low[0],
     "Sqrt": lambda _c, up, _low: np.sqrt(up[0]),
     "Sub": lambda c, up, _low: _add(c, up),
     # Activations: |f(x)| <= L|x| + |f(0)|, and the error grows by their Lipschitz constant L at most.
-    "Clip": lambda c, up, _low: np.maximum.reduce(
-        np.broadcast_arrays(up[0], *(np.abs(b) for b in _clip_bounds(c, up)))
-    ),
+    "Clip": lambda c, up, _low: sum((np.abs(b) for b in _clip_bounds(c, up)), up[0]),
     "LeakyRelu": lambda c, up, _low: max(1.0, abs(c.get("alpha", 0.01))) * up[0],
-    "PRelu": lambda c, up, _low: np.maximum(1.0, _slope(c, up[0], up[1])) * up[0],
+    "PRelu": lambda c, up, _low: (1.0 + _slope(c, up[0], up[1])) * up[0],
     "Relu": lambda _c, up, _low: up[0],
     "Sigmoid": lambda _c, up, _low: up[0] + 1.0,
     "Tanh": lambda _c, up, _low: up[0],
 }
+
+# The maximum moves by no more than the largest error under the window, whoever wins.
+_MAXIMA = frozenset({"GlobalMaxPool", "MaxPool"})
 
 # Moves values or repeats them: what it gives was rounded before.
 _EXACT = frozenset({
@@ -1039,12 +1041,7 @@ class Interpreter:
         magnitude = majorant(
             [s if v is None or v.magnitude is None else v.magnitude for s, v in _zip(size, operands)], size
         )
-        if certain:
-            error = [np.zeros_like(b) for b in base]
-        else:
-            wide = [s if e is None else s + e for s, e in _zip(size, errors)]
-            tight = [s if e is None else np.maximum(s - e, 0.5 * s) for s, e in _zip(size, errors)]
-            error = [np.maximum(w - b, 0) for w, b in _zip(majorant(wide, tight), base)]
+        error = [np.zeros_like(b) for b in base] if certain else _error(kind, majorant, size, errors, base)
         result = []
         for i, value in enumerate(values):
             if not value.is_float:
@@ -1059,6 +1056,21 @@ class Interpreter:
             bound = np.maximum(np.broadcast_to(magnitude[i], value.data.shape), np.abs(value.data))
             result.append(replace(value, magnitude=bound, error=np.broadcast_to(grown, value.data.shape)))
         return result
+
+
+def _error(
+    kind: str,
+    majorant: Callable[[Arrays, Arrays], list[Array]],
+    size: Arrays,
+    errors: Arrays,
+    base: Sequence[Array],
+) -> list[Array]:
+    """What the errors of the operands do to the outputs."""
+    if kind in _MAXIMA:
+        return majorant(errors, errors)
+    wide = [s if e is None else s + e for s, e in _zip(size, errors)]
+    tight = [s if e is None else np.maximum(s - e, 0.5 * s) for s, e in _zip(size, errors)]
+    return [np.maximum(w - b, 0) for w, b in _zip(majorant(wide, tight), base)]
 
 
 def _zip(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
