@@ -13,6 +13,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # The expectation is itself computed in float64 by four or five operations (sqrt, divide, multiply, subtract,
 # add), each rounded by half an ulp, so two computations of it may differ by about that many ulp.
 FLOAT64_ULP = 8.0
+HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,11 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
         exponent = np.maximum(exponent, np.log2(float(info.smallest_normal)))
         ulp = np.exp2(exponent) * float(info.eps)
         distance = np.abs(wide - expected) / ulp
-    allowed = FLOAT64_ULP if stored.dtype == np.float64 else 0.5
-    bad = ~(distance <= allowed)
+        if stored.dtype == np.float64:
+            bad = ~(distance <= FLOAT64_ULP)
+        else:
+            # Below a power of two values lie half as far apart, so half an ulp reaches the second neighbour.
+            bad = ~(distance <= HALF) | _has_nearer_neighbour(expected, stored)
     if not bad.any():
         return None
     worst = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
@@ -77,3 +81,9 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
         float(distance.flat[worst]),
         int(bad.sum()),
     )
+
+
+def _has_nearer_neighbour(expected: Array, stored: Array) -> Array:
+    own = np.abs(stored.astype(np.float64) - expected)
+    beside = [np.nextafter(stored, stored.dtype.type(side)).astype(np.float64) for side in (-np.inf, np.inf)]
+    return np.asarray((np.abs(beside[0] - expected) < own) | (np.abs(beside[1] - expected) < own))

@@ -33,13 +33,13 @@ in units of the yardstick, quantiles 50 / 90 / 99 / 100 %:
 | fold computed in | judged | rms ratio |
 |---|---|---|
 | float64, rounded once | float64 level, by allowance | 0.18 / 0.30 / 0.56 / 0.56 |
-| the weights' own dtype | float64 level, by allowance | 0.35 / 0.59 / 0.86 / 0.99 |
+| the weights' own dtype | float64 level, by allowance | 0.37 / 0.63 / 0.94 / 1.02 |
 | float64, rounded once | float32 in onnxruntime, by original | 0.85 / 1.4 / 10 / 17 |
 | float64, rounded once | float16 in onnxruntime, by original | 1.5 / 4.3 / 11 / 14 |
 
-The tails of the last two rows are outputs of a few numbers and float16; with the allowance no row exceeds
-0.95 of its limit. The float64 factor 2 is twice the worst fold computed in the weights' own dtype, as other
-tools do it.
+The tails of the last two rows are outputs of a few numbers and float16; with the allowance none exceeds its
+limit, and none of the 400 pairs was called different. The float64 factor 2 is twice the worst fold computed
+in the weights' own dtype, as other tools do it.
 
 *What it catches.* One weight changed by 1e-3 of its value in any layer of such a float32 network, two output
 channels swapped, a bias left out, an epsilon of 1e-3 for 1e-5. Not caught, because nothing shows: a weight
@@ -256,9 +256,9 @@ def _non_finite(kinds: list[Array], truth: Array, largest: float, limit: float) 
         count = int(np.count_nonzero(original))
         return False, f"{count} non-finite values, the same in both" if count else ""
     # At the edge of the dtype's range, rounding decides between the largest number and infinity.
-    with np.errstate(invalid="ignore"):
-        edge = np.abs(truth) + limit >= largest
-    consent = (folded == reference) | (edge & (folded != 1))
+    edge = (reference == 0) & (np.abs(np.where(reference == 0, truth, 0.0)) + limit >= largest)
+    either = (folded == 0) | (folded == np.where(truth > 0, 2, 3))
+    consent = (folded == reference) | (edge & either)
     if not (differs & ~consent).any():
         count = int(np.count_nonzero(differs))
         return False, f"the original overflows at {count} values where truth and the folded model do not"
