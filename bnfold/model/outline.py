@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 THRESHOLD = 4096
 """Payloads of more bytes than this are left out."""
 
+_HUGE_PAGE = 2 << 20
+_BIG = 1 << 20
 _DEPTH = 100  # of nested messages, the limit of protobuf's own parsers
 
 
@@ -83,10 +86,7 @@ def children(buffer: Buffer, kind: Kind, start: int, stop: int) -> Iterator[Reco
         ModelError: not a protobuf message, or a field that can be there once is there twice (protobuf would
             merge the two, and positions in the file would not be those of the parsed model).
     """
-    singular = _SINGULAR.get(kind)
-    if singular is None:
-        yield from records(buffer, start, stop)
-        return
+    singular = _SINGULAR.get(kind, frozenset())
     seen = set()
     for record in records(buffer, start, stop):
         tag = record[0]
@@ -97,6 +97,9 @@ def children(buffer: Buffer, kind: Kind, start: int, stop: int) -> Iterator[Reco
                 )
             seen.add(tag)
         yield record
+        if record[3] - record[2] > _BIG:
+            # Without this, half of a big file would be resident in the end, for the few bytes between.
+            drop_pages(buffer, record[2], record[3])
 
 
 def outline(buffer: Buffer) -> tuple[list[bytes | Range], dict[int, int]]:
@@ -157,6 +160,15 @@ def _tensor(buffer: Buffer, start: int, stop: int, left_out: dict[int, int]) -> 
         return [Range(start, stop)]
     left_out[body] = tag
     return [Range(start, begin), Range(end, stop), location(b"", body, end - body)]
+
+
+def drop_pages(buffer: Buffer, start: int, stop: int) -> None:
+    """Take pages of a mapped file out of the resident memory of the process; they come back when touched."""
+    if isinstance(buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and stop > start:
+        # Touching one byte may have mapped all of the huge page that it lies in.
+        first = start - start % _HUGE_PAGE
+        last = min(-(-stop // _HUGE_PAGE) * _HUGE_PAGE, len(buffer))
+        buffer.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def location(name: bytes, offset: int, nbytes: int) -> bytes:

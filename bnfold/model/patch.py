@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bnfold.model.store import ModelFile
     from bnfold.model.wire import Buffer, Piece, Record
 
-CHUNK = 4 << 20
+CHUNK = 1 << 20
 """How many bytes are read and written at a time."""
 
 _SMALL = 1024

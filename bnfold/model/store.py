@@ -30,7 +30,7 @@ from google.protobuf.message import (  # type: ignore[import-untyped]  # protobu
 
 from bnfold.errors import EnvironmentFault, ModelError
 from bnfold.model import dtypes
-from bnfold.model.outline import THRESHOLD, outline
+from bnfold.model.outline import THRESHOLD, drop_pages, outline
 from bnfold.model.wire import MAX_MESSAGE, Range
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ __all__ = ["THRESHOLD", "ModelFile", "Span", "open_model", "tensors"]
 
 _OPEN_MAPS = 32
 _NUMBER_DIGITS = 19
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
+_COPIED = 64 << 10
 _PREVIEW = 4096
 
 
@@ -157,8 +158,9 @@ class ModelFile:
     def array(self, tensor: onnx.TensorProto) -> np.ndarray:
         """The values of a tensor of this model, read-only.
 
-        A view of the mapped file wherever elements fill whole bytes and are not in typed fields: it costs no
-        memory until it is touched. `release` gives back what was touched.
+        Above 64 KiB it is a view of the mapped file wherever elements fill whole bytes and are not in typed
+        fields: it costs no memory until it is touched, and `release` gives back what was touched. A small one
+        is copied: a view would keep far more than itself in memory.
 
         Args:
             tensor: a TensorProto of `proto`, or a copy of one.
@@ -176,7 +178,7 @@ class ModelFile:
         if span is None and not _is_raw(tensor):
             array = dtypes.from_typed(element, tensor)
         else:
-            data = np.frombuffer(tensor.raw_data, np.uint8) if span is None else self.view(span)
+            data = np.frombuffer(tensor.raw_data, np.uint8) if span is None else self._bytes(span)
             array = dtypes.from_raw(element, tuple(tensor.dims), data)
         array.setflags(write=False)
         return array
@@ -226,10 +228,17 @@ class ModelFile:
             raise ModelError(f"external data {str(span.file)!r} became shorter while it was in use")
         return np.frombuffer(source, np.uint8, span.nbytes, span.offset)
 
+    def _bytes(self, span: Span) -> np.ndarray:
+        data = self.view(span)
+        if span.nbytes <= _COPIED:
+            data = data.copy()
+            self.drop(span)
+        return data
+
     def drop(self, span: Span) -> None:
         """Give back the memory that reading the bytes of a span took."""
         source = self.buffer if span.file is None else self._maps.get(span.file)
-        if isinstance(source, mmap.mmap):
+        if source is not None:
             drop_pages(source, span.offset, span.offset + span.nbytes)
 
     def _map(self, file: Path) -> mmap.mmap:
@@ -383,9 +392,7 @@ def open_model(source: Path | str | bytes | onnx.ModelProto) -> ModelFile:
 def _from_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
     try:
         pieces, left_out = outline(buffer)
-        data = b"".join(
-            buffer[piece.start : piece.stop] if isinstance(piece, Range) else piece for piece in pieces
-        )
+        data = b"".join(_pieces_of(buffer, pieces))
         proto = _with_graph(onnx.ModelProto.FromString(data))
     except (ModelError, DecodeError) as error:
         looks_like = _format_of(bytes(buffer[:_PREVIEW]))
@@ -393,9 +400,16 @@ def _from_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
             raise ModelError(f"{name} is no ONNX model but {looks_like}") from None
         detail = error if isinstance(error, ModelError) else "its bytes are damaged or of another format"
         raise ModelError(f"{name} cannot be read as an ONNX model: {detail}") from None
-    if isinstance(buffer, mmap.mmap):
-        drop_pages(buffer, 0, len(buffer))
     return ModelFile(path, buffer, proto, left_out)
+
+
+def _pieces_of(buffer: Buffer, pieces: Iterable[bytes | Range]) -> Iterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
+        else:
+            yield buffer[piece.start : piece.stop]
+            drop_pages(buffer, piece.start, piece.stop)
 
 
 def _with_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -438,13 +452,6 @@ def _map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
-
-
-def drop_pages(mapped: mmap.mmap, start: int, stop: int) -> None:
-    """Take mapped pages out of the resident memory of the process; they come back when touched."""
-    if hasattr(mmap, "MADV_DONTNEED") and stop > start:
-        first = start - start % mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, first, min(stop, len(mapped)) - first)
 
 
 def _is_raw(tensor: onnx.TensorProto) -> bool:

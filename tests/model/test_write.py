@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import resource
@@ -286,6 +287,57 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     commit(source, change(10), tmp_path / "out.onnx")
     commit(source, change(20), tmp_path / "out.onnx")
     assert before < names(tmp_path)
+
+
+def data_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if DATA_FILE.fullmatch(path.name)]
+
+
+def test_a_data_file_of_the_same_name_and_another_content(tmp_path: Path) -> None:
+    """A change between the samples of the digest: the old target needs its data until the very end."""
+    source = make(tmp_path, external=True)
+    target = tmp_path / "out.onnx"
+    commit(source, change(10), target)
+    (old,) = data_files(tmp_path)
+    array = weights(10)
+    array[5000] = 99
+    edits = ModelEdits((GraphEdits(initializers={"a": NewTensor.of("a", array)}),))
+    with staged(open_model(source), edits, target) as result:
+        assert total(target) == 12
+        (new,) = set(data_files(tmp_path)) - {old}
+        assert numpy_helper.to_array(onnx.load(result.path).graph.initializer[0])[5000] == 99
+    assert data_files(tmp_path) == [old]
+    commit(source, edits, target)
+    assert data_files(tmp_path) == [new]
+    commit(source, edits, target)
+    assert data_files(tmp_path) == [old]  # its name is free again
+    assert numpy_helper.to_array(onnx.load(target).graph.initializer[0])[5000] == 99
+
+
+def test_names_that_are_all_taken(tmp_path: Path) -> None:
+    source = make(tmp_path, external=True)
+    target = tmp_path / "out.onnx"
+    commit(source, change(10), target)
+    (data,) = data_files(tmp_path)
+    whole = hashlib.sha256(data.read_bytes()).hexdigest()[:12]
+    for path in (data, tmp_path / f"out.onnx-{whole}.data"):
+        path.write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (
+        pytest.raises(EnvironmentFault, match="another content"),
+        staged(open_model(source), change(10), target),
+    ):
+        pytest.fail("no name is free")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_aborted_run_leaves_the_data_that_the_target_needs(tmp_path: Path) -> None:
+    source = make(tmp_path, external=True)
+    target = tmp_path / "out.onnx"
+    commit(source, change(10), target)
+    with staged(open_model(source), change(10), target):
+        pass
+    assert total(target) == 12
 
 
 def test_permissions(tmp_path: Path) -> None:
