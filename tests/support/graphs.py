@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, TensorProto, helper
 from support.build import DOUBLE, FLOAT, FLOAT16, NEWEST, Net
 
 Shape = tuple[int, ...]
 Choice = Any  # one of whatever is offered
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
+FUNCTIONS = "local"  # the domain of local functions
 OPSETS = (7, 9, 11, 13, 14, 15, 17, 21, 22, NEWEST)
 LARGEST = 600  # numbers in a tensor: the oracle is slow and a counter-example is small
 
@@ -297,6 +298,25 @@ class Grower:
         inner.output(inner.node("Identity", body.tensors[-1][0]), shape=list(shape))
         return inner.graph(which)
 
+    def call(self) -> bool:
+        """A local function of Conv and BN, its weights given by each call; often called more than once."""
+        x, shape = self.tensor()
+        if self.net.prefix or self.net.ir < 8 or len(shape) != 4:
+            return False
+        if not self.net.functions:
+            inner = Net(self.net.opset, prefix="f_")
+            inner.node("BatchNormalization", inner.node("Conv", "x", "w", "b"), *"stmv", name="fbn", out="y")
+            opsets = [helper.make_opsetid("", self.net.opset)]
+            self.net.functions.append(
+                helper.make_function(FUNCTIONS, "Block", list("xwbstmv"), ["y"], inner.nodes, opsets)
+            )
+        out = self.pick(shape[1], 1, 2)
+        weights = [self.constant(out, shape[1], 1, 1), *(self.constant(out) for _ in range(4))]
+        var = self.net.init(self.net.draw(out, low=0.25, high=2.0))
+        name = self.net.node("Block", x, *weights, var, domain=FUNCTIONS)
+        self.grown(name, (shape[0], out, *shape[2:]))
+        return True
+
     def same_conv(self) -> bool:
         """A producer that keeps the shape."""
         x, shape = self.tensor()
@@ -321,7 +341,7 @@ class Grower:
         before = len(self.tensors)
         if not self.pick(self.conv, self.conv_transpose, self.gemm, self.matmul, self.conv)():
             return False
-        if self.pick(True, False, False):
+        if self.pick(False, True):
             self.pick(self.passing, self.with_channel_constant, self.transpose, self.flatten)()
         self.tensors[before:] = self.tensors[-1:] if self.chance(85) else self.tensors[before:]
         return self.bn()
@@ -353,7 +373,7 @@ def models(draw: Draw) -> ModelProto:
         grower.linear_then_bn, grower.linear_then_bn, grower.linear_then_bn, grower.bn, grower.bn,
         grower.conv, grower.gemm, grower.conv_transpose, grower.matmul, grower.activation, grower.passing,
         grower.binary, grower.with_constant, grower.with_constant, grower.spelled_out, grower.concat,
-        grower.reshape, grower.flatten, grower.transpose, grower.branch,
+        grower.reshape, grower.flatten, grower.transpose, grower.branch, grower.call,
     )  # fmt: skip
     for i in range(draw(st.integers(3, 10))):
         step = grower.linear_then_bn if i == 1 else draw(st.sampled_from(steps))
@@ -368,4 +388,8 @@ def models(draw: Draw) -> ModelProto:
     if not net.outputs:
         name, dims = grower.tensors[0]
         net.output(net.node("Identity", name), shape=list(dims))
-    return net.model()
+    if net.initializers and draw(st.integers(0, 9)) == 9:
+        # IR >= 4: a default that the caller may override
+        info = draw(st.sampled_from([t for t in net.initializers if t.data_type == elem] or net.initializers))
+        net.input(info.name, *info.dims, elem=info.data_type)
+    return net.model({FUNCTIONS: 1} if net.functions else {})
