@@ -89,7 +89,7 @@ def build(
 
 
 def fold(model: onnx.ModelProto, *, own_dtype: bool = False) -> onnx.ModelProto:
-    """Every BatchNormalization in its Conv; `own_dtype` computes in the weights' dtype, as careless tools do."""
+    """Every BatchNormalization in its Conv; `own_dtype` computes in the weights' dtype, as others do."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph

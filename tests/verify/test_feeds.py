@@ -1,5 +1,7 @@
 """Feeds: sizes, ranges of integers, dtypes, refusals."""
 
+# ruff: noqa: ANN401 - dtypes as parameters
+
 from __future__ import annotations
 
 from typing import Any
@@ -118,7 +120,7 @@ def test_indices_stay_within_what_they_index() -> None:
     assert (specs["class"].low, specs["class"].high) == (0, 3)
     assert (specs["shape"].low, specs["shape"].high) == (1, 2)
     for kind in ("normal", "uniform", "zeros", "large"):
-        feed = make_feed(tuple(specs.values()), candidate_sizes(tuple(specs.values()))[0], kind, 0)  # type: ignore[arg-type]  # a Kind
+        feed = make_feed(tuple(specs.values()), candidate_sizes(tuple(specs.values()))[0], kind, 0)
         assert feed.values["ids"].min() >= 0
         assert feed.values["ids"].max() < 5
 

@@ -1,11 +1,12 @@
 """Verdicts on pairs of models whose relation is known."""
 
+# ruff: noqa: ANN401 - options are passed on as they are
+
 from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,9 @@ from support.convnets import FLOAT, INT8, INT64, Net, build, changed, fold, weig
 
 from bnfold.errors import EnvironmentFault, ModelError
 from bnfold.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def compare(original: onnx.ModelProto, folded: onnx.ModelProto, **options: Any) -> Verdict:
@@ -97,7 +101,7 @@ def tail(kind: str) -> tuple[tuple[onnx.NodeProto, ...], tuple[str, int]]:
         return nodes, ("z", INT64)
     quantize = (
         helper.make_node("Constant", [], ["step"], value_float=0.05),
-        helper.make_node("Constant", [], ["zero"], value=numpy_helper.from_array(np.int8(0))),
+        helper.make_node("Constant", [], ["zero"], value=numpy_helper.from_array(np.zeros((), np.int8))),
         helper.make_node("QuantizeLinear", ["y", "step", "zero"], ["q"]),
     )
     if kind == "quantized":

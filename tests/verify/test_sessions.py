@@ -1,5 +1,7 @@
 """The onnxruntime process: what it returns, and all the ways in which it can die."""
 
+# ruff: noqa: ANN401 - dtypes and array-likes
+
 from __future__ import annotations
 
 import os
@@ -219,7 +221,8 @@ def test_the_process_ends_with_its_parent(double: Path, tmp_path: Path) -> None:
         subprocess.Popen = spy
         from pathlib import Path
         import numpy as np
-        sessions.run_model(Path({str(double)!r}), [sessions.Run("disable_all", "f", {{"x": np.ones(1, np.float32)}})])
+        run = sessions.Run("disable_all", "f", {{"x": np.ones(1, np.float32)}})
+        sessions.run_model(Path({str(double)!r}), [run])
         """)
     )
     root = Path(sessions.__file__).parents[2]

@@ -1,5 +1,7 @@
 """onnx's own node tests, evaluated in float64: an oracle that shares nothing with bnfold's operators."""
 
+# ruff: noqa: ANN401 - tensors, sequences, optionals alike
+
 from __future__ import annotations
 
 import collections
@@ -39,7 +41,7 @@ def cases() -> list[Any]:
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases  # noqa: PLC0415 - it computes when imported
 
-        found: list[Any] = collect_testcases(None)  # type: ignore[no-untyped-call]  # onnx's
+        found: list[Any] = collect_testcases(None)
     return found
 
 

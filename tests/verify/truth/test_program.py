@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -12,6 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.verify.truth import Step, Truth, TruthUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 F = TensorProto.FLOAT
 
@@ -200,7 +203,7 @@ def test_tensors_are_freed_after_their_last_use() -> None:
             return outputs
 
     names = ["x", *(f"t{i}" for i in range(20)), "y"]
-    chain = [helper.make_node("Neg", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    chain = [helper.make_node("Neg", [a], [b]) for a, b in pairwise(names)]
     watch = Watch()
     Truth(model(chain)).run({"x": np.ones(1)}, watch)
     assert len(watch.seen) == 21

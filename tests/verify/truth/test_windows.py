@@ -1,5 +1,7 @@
 """Convolution and pooling against the definition, written as loops."""
 
+# ruff: noqa: ANN401, PLR0917 - attributes of any type; the definition has that many parts
+
 from __future__ import annotations
 
 import itertools
