@@ -41,9 +41,14 @@ class Affine:
         return self.bias - self.center * self.scale
 
     @property
+    def vectors(self) -> tuple[Vector, Vector, Vector]:
+        """Centre, scale and bias."""
+        return self.center, self.scale, self.bias
+
+    @property
     def is_finite(self) -> bool:
         """Whether no entry is NaN or infinite."""
-        return all(bool(np.isfinite(v).all()) for v in (self.center, self.scale, self.bias))
+        return all(bool(np.isfinite(v).all()) for v in self.vectors)
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Apply the map to values that hold one entry per channel along their last axis."""
@@ -67,13 +72,25 @@ class Affine:
         full = self.expanded(self.size)
         return Affine(axis, full.center[channels], full.scale[channels], full.bias[channels])
 
+    def embedded(self, channels: NDArray[np.intp], size: int) -> Affine:
+        """The map of `size` channels that does this to `channels` and nothing to the others."""
+        full = self.expanded(len(channels))
+        center, scale, bias = np.zeros(size), np.ones(size), np.zeros(size)
+        center[channels], scale[channels], bias[channels] = full.center, full.scale, full.bias
+        return Affine(self.axis, center, scale, bias)
+
+    def on_values(self, values: NDArray[np.float64], along: tuple[int, ...]) -> NDArray[np.float64]:
+        """Apply the map to a whole tensor; `along` is the shape in which a vector broadcasts against it."""
+        center, scale, bias = (v.reshape(along) for v in self.vectors)
+        return (values - center) * scale + bias
+
     def expanded(self, size: int) -> Affine:
         """The same map with all three vectors of length `size`.
 
         Raises:
             ValueError: a vector has neither length 1 nor `size`.
         """
-        return Affine(self.axis, *(np.broadcast_to(v, (size,)) for v in (self.center, self.scale, self.bias)))
+        return Affine(self.axis, *(np.broadcast_to(v, (size,)) for v in self.vectors))
 
 
 def of_batch_normalization(

@@ -117,8 +117,8 @@ class Operator:
         backward: given that output 0 must become `affine(output)`: swallow it, pass it on, or say why not.
         forward: the same, given that an input comes without its `affine`.
         linear: whether it has weights of its own, so that a BatchNormalization beside it is expected to fold.
-        ignores_attributes: whether its rules hold whatever its attributes say, so that in a local function
-            they may be left to the caller.
+        ignores_attributes: whether its backward rule holds whatever its attributes say, so that in a local
+            function they may be left to the caller.
     """
 
     backward: Callable[[Node, Affine, Draft], Outcome] | None = None

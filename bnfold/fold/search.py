@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.fold.operator import Change, Outcome
-    from bnfold.model.view import Node, Value
+    from bnfold.model.view import Node, Use, Value
 
-HORIZON = 100
+HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
 
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -117,36 +117,45 @@ class _Upstream:
         self.answers: dict[tuple[Value, bool], Way | DeadEnd] = {}
 
     def ask(self, consumer: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
-        """Whether the tensor at `position` of `consumer` can become `affine` of itself.
+        """Whether the tensor at `position` of `consumer` can become `affine` of itself."""
+        key = (_input(consumer, position), _kind(affine))
+        if key not in self.answers:
+            self.answers[key] = self._climb(consumer, position, affine, depth)
+        return self.answers[key]
+
+    def _climb(self, consumer: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
+        """Node by node, as long as there is one way to go.
 
         An edge that leads elsewhere too is remembered, not returned at once: it is the true reason only if
         there would have been somebody to take the map in.
         """
-        value = consumer.inputs[position]
-        if value is None:
-            raise AssertionError("an operator carries a map only to an input that it has")
-        key = (value, _kind(affine))
-        if key not in self.answers:
-            found = self._follow(value, consumer, affine, depth)
-            blocked = self.draft.free_edge(value)
-            if blocked is not None and isinstance(found, Way):
-                found = DeadEnd((blocked,), depth)
-            self.answers[key] = found
-        return self.answers[key]
+        through: list[Node] = []
+        changes: list[Change] = []
+        blocked: DeadEnd | None = None
+        while True:
+            value = _input(consumer, position)
+            reason = self.draft.free_edge(value)
+            if reason is not None and blocked is None:
+                blocked = DeadEnd((reason,), depth)
+            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value)
+            node = value.producer
+            if isinstance(outcome, Refused) or node is None:
+                return DeadEnd(outcome.reasons if isinstance(outcome, Refused) else (), depth)
+            if isinstance(outcome, Absorbed):
+                return blocked or Way((node,), tuple(through), (*changes, *outcome.changes))
+            if isinstance(outcome, Carried) and len(outcome.edges) == 1:
+                through.append(node)
+                changes.extend(outcome.changes)
+                consumer, depth = node, depth + 1
+                ((position, affine),) = outcome.edges
+                continue
+            options = outcome.options if isinstance(outcome, Choice) else (outcome,)
+            found = _first(self._branch(node, option, depth) for option in options)
+            if isinstance(found, DeadEnd):
+                return found
+            return blocked or Way((), tuple(through), tuple(changes)) + found
 
-    def _follow(self, value: Value, consumer: Node, affine: Affine, depth: int) -> Way | DeadEnd:
-        if depth >= HORIZON:
-            return DeadEnd((_too_far(value),), depth)
-        outcome = self._outcome(value, consumer, affine)
-        node = value.producer
-        if isinstance(outcome, Refused) or node is None:
-            return DeadEnd(outcome.reasons if isinstance(outcome, Refused) else (), depth)
-        if isinstance(outcome, Absorbed):
-            return Way(into=(node,), changes=outcome.changes)
-        options = outcome.options if isinstance(outcome, Choice) else (outcome,)
-        return _first(self._carry(node, option, depth) for option in options)
-
-    def _carry(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+    def _branch(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
         way = Way(through=(node,), changes=carried.changes)
         for position, affine in carried.edges:
             found = self.ask(node, position, affine, depth + 1)
@@ -166,7 +175,8 @@ class _Upstream:
             return Refused((_no_weights_before(producer, consumer),))
         if producer.refers_to_caller and not entry.ignores_attributes:
             return Refused((_attribute_of_caller(producer),))
-        return entry.backward(producer, affine, self.draft)
+        outcome: Outcome = entry.backward(producer, affine, self.draft)
+        return outcome
 
 
 class _Downstream:
@@ -176,35 +186,53 @@ class _Downstream:
 
     def ask(self, value: Value, affine: Affine, depth: int) -> Way | DeadEnd:
         """Whether every reader of `value` can do without the `affine` that it had so far."""
-        if depth >= HORIZON:
-            return DeadEnd((_too_far(value),), depth)
-        if value.is_output:
-            evidence = f"{value.name!r}, which the fold would change, is a graph output"
-            return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
+        through: list[Node] = []
+        changes: list[Change] = []
+        while True:
+            if value.is_output:
+                evidence = f"{value.name!r}, which the fold would change, is a graph output"
+                return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
+            uses = self.draft.uses(value)
+            if len(uses) != 1:
+                found = self._readers(uses, affine, depth)
+                return (
+                    found if isinstance(found, DeadEnd) else Way((), tuple(through), tuple(changes)) + found
+                )
+            node = uses[0].node
+            outcome = self._outcome(node, uses[0].position, affine) if depth < HORIZON else _too_far(value)
+            if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
+                found = self._settle(node, outcome, depth)
+                return (
+                    found if isinstance(found, DeadEnd) else Way((), tuple(through), tuple(changes)) + found
+                )
+            through.append(node)
+            changes.extend(outcome.changes)
+            ((position, affine),) = outcome.edges
+            following = node.outputs[position]
+            if following is None:
+                return Way((), tuple(through), tuple(changes))
+            value, depth = following, depth + 1
+
+    def _readers(self, uses: list[Use], affine: Affine, depth: int) -> Way | DeadEnd:
         way = Way()
         ends: list[DeadEnd] = []
-        for use in self.draft.uses(value):
-            found = self._follow(use.node, use.position, affine, depth)
+        for use in uses:
+            found = self._settle(use.node, self._outcome(use.node, use.position, affine), depth)
             if isinstance(found, DeadEnd):
                 ends.append(found)
             else:
                 way += found
         return _deepest(ends) if ends else way
 
-    def _follow(self, node: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
-        if node in self.asked:
-            evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
-            return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), depth)
-        self.asked.add(node)
-        outcome = self._outcome(node, position, affine)
+    def _settle(self, node: Node, outcome: Outcome, depth: int) -> Way | DeadEnd:
         if isinstance(outcome, Refused):
             return DeadEnd(outcome.reasons, depth)
         if isinstance(outcome, Absorbed):
             return Way(into=(node,), changes=outcome.changes)
         options = outcome.options if isinstance(outcome, Choice) else (outcome,)
-        return _first(self._carry(node, option, depth) for option in options)
+        return _first(self._branch(node, option, depth) for option in options)
 
-    def _carry(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+    def _branch(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
         way = Way(through=(node,), changes=carried.changes)
         for position, affine in carried.edges:
             output = node.outputs[position]
@@ -215,12 +243,24 @@ class _Downstream:
         return way
 
     def _outcome(self, node: Node, position: int, affine: Affine) -> Outcome:
+        if node in self.asked:
+            evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
+            return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
+        self.asked.add(node)
         entry = TABLE.get(node.op)
         if entry is None or entry.forward is None:
             return Refused((_no_weights_behind(node),))
-        if node.refers_to_caller and not entry.ignores_attributes:
+        if node.refers_to_caller:
             return Refused((_attribute_of_caller(node),))
-        return entry.forward(node, position, affine, self.draft)
+        outcome: Outcome = entry.forward(node, position, affine, self.draft)
+        return outcome
+
+
+def _input(node: Node, position: int) -> Value:
+    value = node.inputs[position]
+    if value is None:
+        raise AssertionError("an operator carries a map only to an input that it has")
+    return value
 
 
 def _first(found: Iterable[Way | DeadEnd]) -> Way | DeadEnd:
@@ -286,6 +326,6 @@ def _attribute_of_caller(node: Node) -> Reason:
     )
 
 
-def _too_far(value: Value) -> Reason:
+def _too_far(value: Value) -> Refused:
     evidence = f"no weights within {HORIZON} nodes; the search ended at {value.name!r}"
-    return Reason(Code.NO_LINEAR_NEIGHBOUR, value.name, evidence)
+    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, value.name, evidence),))

@@ -16,6 +16,7 @@ from onnx import (
     ModelProto,
     TensorProto,
     ValueInfoProto,
+    helper,
     numpy_helper,
     shape_inference,
 )
@@ -44,6 +45,7 @@ def infer(model: ModelFile) -> Types:
     for _, graph in _graphs(bare.graph, Scope()):
         del graph.value_info[:]
         _inline_shape_operands(model, graph)
+        _declare_sparse(graph)
     inferred = _run(bare)
     types = _collect(inferred)
     declared = _collect(model.proto)
@@ -104,6 +106,15 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
         # Some exporters write 0 or -1 for "unknown".
         return dim.dim_value if dim.dim_value > 0 else None
     return dim.dim_param or None
+
+
+def _declare_sparse(graph: GraphProto) -> None:
+    """Inference overlooks sparse initializers; as inputs they have a type and a shape."""
+    for sparse in graph.sparse_initializer:
+        graph.input.append(
+            helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims)
+        )
+    del graph.sparse_initializer[:]
 
 
 def _inline_shape_operands(model: ModelFile, graph: GraphProto) -> None:

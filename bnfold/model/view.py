@@ -157,6 +157,8 @@ class View:
             graph = Graph(self, Scope(function=index), function, _default_opset(function.opset_import))
             self._link(graph, _skeleton(function))
 
+        _note_training(self.graphs[0], model.proto.training_info)
+
     def nodes(self) -> Iterator[Node]:
         """All nodes of all graphs, in the order of the file."""
         for graph in self.graphs:
@@ -283,6 +285,17 @@ def _note_initializers(graph: Graph) -> None:
     for sparse in graph.proto.sparse_initializer:
         graph.values[sparse.values.name].initializer = sparse
         graph.values[sparse.values.name].is_input = sparse.values.name in listed
+
+
+def _note_training(graph: Graph, training: Sequence[onnx.TrainingInfoProto]) -> None:
+    """Tensors that a training graph reads or updates by name are as good as graph outputs."""
+    for info in training:
+        names = {binding.key for binding in (*info.initialization_binding, *info.update_binding)}
+        names.update(
+            name for part in (info.initialization, info.algorithm) for n in part.node for name in n.input
+        )
+        for name in names & graph.values.keys():
+            graph.values[name].is_output = True
 
 
 def _default_opset(imports: Sequence[onnx.OperatorSetIdProto]) -> int:

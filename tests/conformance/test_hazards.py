@@ -592,7 +592,7 @@ def test_a_constant_that_widens_the_batch() -> None:
     net, x = start()
     y = net.node("Add", net.conv(x, 3, 4), net.init(net.draw(3, 4, 1, 1)))
     net.output(net.bn(y, 4, name="bn"))
-    expect(net.model(), folded=set())
+    expect(net.model(), folded={"bn"})
 
 
 def test_a_constant_that_widens_space() -> None:
@@ -761,7 +761,8 @@ def test_no_linear_neighbour(where: str) -> None:
         "after_add": lambda: net.node("Add", x, net.node("Relu", x)),
     }[where]()
     net.output(net.bn(y, 4, name="bn"))
-    expect(net.model(), kept={"bn": "BNF019"})
+    # Behind a pool a negative scale of the normalization is a reason of its own.
+    expect(net.model(), kept={"bn": {"BNF018", "BNF019"} if where == "pool" else "BNF019"})
 
 
 @pytest.mark.parametrize("opset", [10, 13, 21])

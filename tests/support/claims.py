@@ -216,7 +216,7 @@ def fidelity(original: ModelProto, result: Result) -> None:
     kept = [_bytes(p) for p in model.metadata_props]
     assert kept[: len(original.metadata_props)] == [_bytes(p) for p in original.metadata_props]
     assert all(p.key.startswith("bnfold") for p in model.metadata_props[len(original.metadata_props) :])
-    absorbing = {name for f in result.folds for name in ([f.into] if isinstance(f.into, str) else f.into)}
+    absorbing = {name for f in result.folds for name in (*f.into, *f.through)}
     pairs = zip(bodies(original.graph), bodies(model.graph), strict=True)
     for i, (before, after) in enumerate(pairs):
         _graph_fidelity(before, after, absorbing, listing=model.ir_version < 4 and i == 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
-from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.ops.weights import checked, no_room, operand, same_channels, wrong_axis
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
@@ -40,4 +40,28 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
-OPERATOR = Operator(backward)
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Take an earlier map in: gamma times its scale, and beta moved by what it does to the mean."""
+    if position != 0:
+        return no_room(node, position)
+    lifted = of_node(node, draft)
+    if isinstance(lifted, Refused):
+        return lifted
+    if affine.axis != lifted.axis or affine.size not in (1, lifted.size):
+        return wrong_axis(node, affine, lifted.axis, "input")
+    scale = operand(node, 1, "scale", draft)
+    bias = operand(node, 2, "bias", draft)
+    if isinstance(scale, Refused):
+        return scale
+    if isinstance(bias, Refused):
+        return bias
+    # (affine(x) - mean) g + beta = (x - mean) (scale g) + ((affine(mean) - mean) g + beta)
+    moved = (affine(lifted.center) - lifted.center) * lifted.scale + bias.float64()
+    changes = checked((
+        SetWeight(node, 1, scale.scaled(affine.expanded(lifted.size).scale)),
+        SetWeight(node, 2, Weight.dense(bias.name, moved, bias.dtype)),
+    ))  # fmt: skip
+    return changes if isinstance(changes, Refused) else Absorbed(changes)
+
+
+OPERATOR = Operator(backward, forward)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold.errors import ModelError
-from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
-from bnfold.fold.ops.weights import bias_change, checked, operand, same_channels, wrong_axis
+from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.ops.weights import (
+    bias_change,
+    checked,
+    no_room,
+    operand,
+    ordered_sum,
+    same_channels,
+    shift_by,
+    wrong_axis,
+)
+from bnfold.fold.reasons import Code, Reason
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
@@ -38,4 +50,42 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
-OPERATOR = Operator(backward, linear=True)
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Scale the input channels; a shift only where every output gets every tap, that is a single one."""
+    if position != 0:
+        return no_room(node, position)
+    weight = operand(node, 1, "weight", draft)
+    if isinstance(weight, Refused):
+        return weight
+    groups = node.int_attribute("group", 1)
+    inputs, columns, *kernel = weight.dims
+    if affine.axis != 1 or affine.size not in (1, inputs) or groups < 1 or inputs % groups:
+        return wrong_axis(node, affine, 1, "input")
+    affine = affine.expanded(inputs)
+    shift = affine.shift
+    changes: tuple[Change, ...] = (
+        SetWeight(node, 1, weight.scaled(affine.scale.reshape(-1, *(1,) * (len(weight.dims) - 1)))),
+    )
+    if shift.any():
+        if not _is_pointwise(node, kernel):
+            evidence = (
+                f"not every output of ConvTranspose {node.label!r} gets every tap, so its shift is uneven"
+            )
+            return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
+        taps = weight.float64().reshape(groups, inputs // groups, columns)
+        gained = ordered_sum(np.moveaxis(taps * shift.reshape(groups, -1, 1), 1, 2)).reshape(-1)
+        bias = bias_change(node, shift_by(gained), groups * columns, weight, draft)
+        if isinstance(bias, Refused):
+            return bias
+        changes += bias
+    verified = checked(changes)
+    return verified if isinstance(verified, Refused) else Absorbed(verified)
+
+
+def _is_pointwise(node: Node, kernel: list[int]) -> bool:
+    plain = all(k == 1 for k in kernel) and all(s == 1 for s in node.ints_attribute("strides") or ())
+    padded = any(node.ints_attribute("pads") or ()) or any(node.ints_attribute("output_padding") or ())
+    return plain and not padded and node.attribute("output_shape") is None
+
+
+OPERATOR = Operator(backward, forward, linear=True)

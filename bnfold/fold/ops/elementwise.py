@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.affine import Affine, Vector
-from bnfold.fold.operator import Carried, Dissolve, Operator, Outcome, Refused
-from bnfold.fold.ops.weights import not_constant
+from bnfold.fold.operator import Bypass, Carried, Choice, Dissolve, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.ops.weights import addend, checked, no_room, not_constant
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
 from bnfold.model.constants import NotConstant
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OPS = frozenset({"Add", "Sub", "Mul", "Div"})
 
+_BINARY = 2
 _NUMPY_BROADCAST = 7  # the opset since which shapes align on the right without attributes
 
 
@@ -30,7 +31,8 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Compose both maps and take the node out."""
     lifted = step(node, draft)
     if isinstance(lifted, Refused):
-        return lifted
+        spread = _spread(node, affine, draft) if lifted.reasons[0].code is Code.NO_LINEAR_NEIGHBOUR else None
+        return spread or lifted
     position, own = lifted
     if own.size != 1 and affine.size != 1 and own.axis != affine.axis:
         return _refused(
@@ -39,6 +41,62 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     if affine.size == 1:
         affine = affine.on_axis(own.axis)
     return Carried(((position, affine.after(own)),), (Dissolve(node, position),))
+
+
+def _spread(node: Node, affine: Affine, draft: Draft) -> Outcome | None:
+    """`scale (a + b) + shift`: both terms are scaled, and one of them, no matter which, is shifted."""
+    if node.op not in {"Add", "Sub"} or len(node.inputs) != _BINARY or node.opset < _NUMPY_BROADCAST:
+        return None
+    shapes = [draft.shape(v) if v is not None else None for v in node.inputs]
+    if not all(shape is not None and _has_channels(shape, shapes, affine) for shape in shapes):
+        return None
+    scale = Affine(affine.axis, np.zeros(1), affine.scale, np.zeros(1))
+    flipped = scale if node.op == "Add" else Affine(affine.axis, np.zeros(1), affine.scale, -affine.shift)
+    constant = next((i for i in (0, 1) if isinstance(draft.weight(node, i), Weight)), None)
+    if constant is not None:
+        return _scaled_constant(node, constant, affine, scale, draft)
+    return Choice((
+        Carried(((0, affine), (1, scale))),
+        Carried(((0, scale), (1, affine if node.op == "Add" else flipped))),
+    ))  # fmt: skip
+
+
+def _scaled_constant(node: Node, position: int, affine: Affine, scale: Affine, draft: Draft) -> Outcome:
+    """A constant that differs from place to place stays, scaled; the other term takes the whole map."""
+    found = addend(node, position, "constant", draft)
+    if isinstance(found, Refused):
+        return found
+    along = (-1, *(1,) * (len(found.dims) - affine.axis - 1))
+    weight = Weight.dense(found.name, scale.on_values(found.float64(), along), found.dtype)
+    changes = checked((SetWeight(node, position, weight),))
+    if isinstance(changes, Refused):
+        return changes
+    # With the constant first, `c - x`: the shift comes with the opposite sign.
+    flip = node.op == "Sub" and position == 0
+    other = Affine(affine.axis, np.zeros(1), affine.scale, -affine.shift) if flip else affine
+    return Carried(((1 - position, other),), changes)
+
+
+def _has_channels(shape: Shape, shapes: list[Shape | None], affine: Affine) -> bool:
+    """Whether a term has the rank of the sum and all of its channels, so that it is not broadcast to them."""
+    same_rank = all(other is not None and len(other) == len(shape) for other in shapes)
+    return same_rank and affine.axis < len(shape) and shape[affine.axis] == affine.size
+
+
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Compose both maps, and leave it to the readers of the result."""
+    lifted = step(node, draft)
+    if isinstance(lifted, Refused):
+        return lifted
+    runtime, own = lifted
+    if runtime != position:
+        return no_room(node, position)
+    if own.size != 1 and affine.size != 1 and own.axis != affine.axis:
+        return _refused(
+            node, f"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}"
+        )
+    axis = affine.axis if affine.size != 1 else own.axis
+    return Carried(((0, own.after(affine).on_axis(axis)),), (Bypass(node, position),))
 
 
 def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
@@ -125,4 +183,4 @@ def _refused(node: Node, why: str) -> Refused:
     return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, why),))
 
 
-OPERATOR = Operator(backward)
+OPERATOR = Operator(backward, forward)

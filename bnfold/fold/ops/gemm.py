@@ -1,7 +1,9 @@
 """Gemm: `Y = alpha * A' B' + beta * C` with `Y` of shape `[M, N]`; the channels are the columns of `B'`.
 
-`scale * (Y - center) + bias = alpha * A' (B' * scale) + (scale * (beta * C - center) + bias)`, so that
+Backward, `scale * (Y - center) + bias` is `alpha * A' (B' * scale) + (scale * (beta * C - center) + bias)`:
 alpha stays and beta becomes 1. C may be absent, a scalar, `[N]`, `[1, N]`, `[M, 1]` or `[M, N]`.
+
+Forward, with the channels along the rows of B': `B' * scale`, and `beta * C` gains `alpha * shift B'`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ import numpy as np
 
 from bnfold.errors import ModelError
 from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetOperator, SetWeight
-from bnfold.fold.ops.weights import addend, checked, operand, same_channels, wrong_axis
+from bnfold.fold.ops.weights import (
+    addend,
+    checked,
+    no_room,
+    operand,
+    ordered_sum,
+    same_channels,
+    shift_by,
+    wrong_axis,
+)
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
@@ -66,4 +77,33 @@ def _new_c(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Ch
     return (*operator, SetWeight(node, 2, Weight.dense(name, new, dtype)))
 
 
-OPERATOR = Operator(backward, linear=True)
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Scale the rows of B'; the shift becomes part of C."""
+    if position != 0:
+        return no_room(node, position)
+    weight = operand(node, 1, "B", draft)
+    if isinstance(weight, Refused):
+        return weight
+    if len(weight.dims) != 2:  # noqa: PLR2004  # a matrix
+        raise ModelError(f"Gemm {node.label!r}: its B {weight.name!r} has shape {list(weight.dims)}")
+    features = 0 if node.int_attribute("transA", 0) else 1
+    row_axis = 1 if node.int_attribute("transB", 0) else 0
+    rows, columns = weight.dims[row_axis], weight.dims[1 - row_axis]
+    if affine.axis != features or affine.size not in (1, rows):
+        return wrong_axis(node, affine, features, "input")
+    affine = affine.expanded(rows)
+    along = (-1, 1) if row_axis == 0 else (1, -1)
+    changes: tuple[Change, ...] = (SetWeight(node, 1, weight.scaled(affine.scale.reshape(along))),)
+    if affine.shift.any():
+        products = weight.float64() * affine.shift.reshape(along)
+        gained = ordered_sum(products.T if row_axis == 0 else products)
+        gained *= node.float_attribute("alpha", 1.0)
+        new_c = _new_c(node, shift_by(gained).expanded(columns), weight, draft)
+        if isinstance(new_c, Refused):
+            return new_c
+        changes += new_c
+    verified = checked(changes)
+    return verified if isinstance(verified, Refused) else Absorbed(verified)
+
+
+OPERATOR = Operator(backward, forward, linear=True)

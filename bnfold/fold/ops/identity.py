@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
+from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -44,6 +45,16 @@ def dropout(node: Node, affine: Affine, draft: Draft) -> Outcome:
     return Carried(((0, affine),))
 
 
+def identity_forward(_node: Node, _position: int, affine: Affine, _draft: Draft) -> Outcome:
+    """The same, along the data flow."""
+    return Carried(((0, affine),))
+
+
+def dropout_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """The same, along the data flow."""
+    return no_room(node, position) if position else dropout(node, affine, draft)
+
+
 def _is_inference(node: Node, draft: Draft) -> bool:
     if node.opset < _IS_TEST_UNTIL:
         return node.int_attribute("is_test", 0) != 0
@@ -55,5 +66,5 @@ def _is_inference(node: Node, draft: Draft) -> bool:
     return isinstance(training, Weight) and training.source is not None and not training.source.array().any()
 
 
-IDENTITY = Operator(identity)
-DROPOUT = Operator(dropout)
+IDENTITY = Operator(identity, identity_forward)
+DROPOUT = Operator(dropout, dropout_forward)

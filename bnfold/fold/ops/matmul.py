@@ -20,7 +20,7 @@ from bnfold.fold.operator import (
     SetOperator,
     SetWeight,
 )
-from bnfold.fold.ops.weights import checked, operand, same_channels, wrong_axis
+from bnfold.fold.ops.weights import checked, operand, ordered_sum, same_channels, wrong_axis
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 from bnfold.model.constants import NotConstant
@@ -47,15 +47,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     other = node.inputs[1 - side]
     shape = draft.shape(other) if other is not None else None
     if shape is None or len(weight.dims) < _MATRIX or len(shape) < _MATRIX:
-        return Refused((
-            Reason(
-                Code.CHANNEL_AXIS,
-                node.label,
-                f"the rank of the product of MatMul {node.label!r} is not known to be 2 or more, "
-                "so its feature axis cannot be told from the normalized one",
-                "export with known ranks, or run shape inference first",
-            ),
-        ))  # fmt: skip
+        return _unknown_rank(node)
     rank = max(len(shape), len(weight.dims))
     feature = rank - 1 if side == 1 else rank - 2
     if affine.axis != feature:
@@ -77,6 +69,53 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
 
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Scale the side of the constant factor that is summed over; the shift is added behind."""
+    side = 1 - position
+    weight = operand(node, side, "left factor" if side == 0 else "right factor", draft)
+    if isinstance(weight, Refused):
+        return weight
+    source = node.inputs[position]
+    shape = draft.shape(source) if source is not None else None
+    if shape is None or len(weight.dims) < _MATRIX or len(shape) < _MATRIX:
+        return _unknown_rank(node)
+    summed = len(shape) - 1 if side == 1 else len(shape) - 2
+    length = weight.dims[-2] if side == 1 else weight.dims[-1]
+    if affine.axis != summed or affine.size not in (1, length):
+        return wrong_axis(node, affine, summed, "input")
+    affine = affine.expanded(length)
+    along = (-1, 1) if side == 1 else (-1,)
+    factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
+    changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)
+    if affine.shift.any():
+        products = weight.float64() * affine.shift.reshape(along)
+        gained = ordered_sum(np.swapaxes(products, -1, -2) if side == 1 else products)
+        bias = Weight.dense(
+            f"{weight.name}_bias", gained[..., None, :] if side == 1 else gained[..., None], weight.dtype
+        )
+        if side == 1 and len(weight.dims) == _MATRIX:
+            bias = Weight.dense(bias.name, gained, weight.dtype)
+        reason = bias.check()
+        if reason is not None:
+            return Refused((reason,))
+        as_gemm = side == 1 and len(shape) == len(weight.dims) == _MATRIX
+        changes += _gain_bias(node, bias, as_gemm=as_gemm)
+    verified = checked(changes)
+    return verified if isinstance(verified, Refused) else Absorbed(verified)
+
+
+def _unknown_rank(node: Node) -> Refused:
+    return Refused((
+        Reason(
+            Code.CHANNEL_AXIS,
+            node.label,
+            f"the rank of the product of MatMul {node.label!r} is not known to be 2 or more, "
+            "so its feature axis cannot be told from the normalized one",
+            "export with known ranks, or run shape inference first",
+        ),
+    ))  # fmt: skip
+
+
 def _gain_bias(node: Node, bias: Weight, *, as_gemm: bool) -> tuple[Change, ...]:
     attributes = {"broadcast": 1} if node.opset < _NUMPY_BROADCAST else {}
     if as_gemm:
@@ -84,4 +123,4 @@ def _gain_bias(node: Node, bias: Weight, *, as_gemm: bool) -> tuple[Change, ...]
     return (AppendNode(node, "Add", bias, attributes),)
 
 
-OPERATOR = Operator(backward, linear=True)
+OPERATOR = Operator(backward, forward, linear=True)

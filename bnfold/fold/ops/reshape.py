@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.fold.axes import through_reshape
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
+from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -23,33 +24,67 @@ def _lost(node: Node, why: str) -> Refused:
 
 
 def reshape(node: Node, affine: Affine, draft: Draft) -> Outcome:
-    """Follow the flat order of the elements."""
-    source, result = node.inputs[0], node.outputs[0]
-    here = draft.shape(source) if source is not None else None
-    there = draft.shape(result) if result is not None else None
-    if here is None or there is None:
-        return _lost(node, "its input or output shape is unknown")
-    # An unknown dimension is still equal to itself where the target copies it.
-    here = tuple(f"\0{i}" if d is None else d for i, d in enumerate(here))
-    there = tuple(_copied(node, here, i, draft) if d is None else d for i, d in enumerate(there))
-    carried = through_reshape(affine, there, here)
-    if carried is None:
-        return _lost(node, f"from {_text(here)} to {_text(there)} an index no longer belongs to one channel")
-    return Carried(((0, carried),))
+    """Backward: follow the flat order of the elements from the output to the input."""
+    shapes = _shapes(node, draft)
+    if isinstance(shapes, Refused):
+        return shapes
+    before, behind = shapes
+    carried = through_reshape(affine, behind, before)
+    return _mixed(node, before, behind) if carried is None else Carried(((0, carried),))
+
+
+def reshape_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """The same from the input to the output."""
+    if position:
+        return no_room(node, position)
+    shapes = _shapes(node, draft)
+    if isinstance(shapes, Refused):
+        return shapes
+    before, behind = shapes
+    carried = through_reshape(affine, before, behind)
+    return _mixed(node, before, behind) if carried is None else Carried(((0, carried),))
 
 
 def transpose(node: Node, affine: Affine, draft: Draft) -> Outcome:
-    """Output axis `i` is input axis `perm[i]`."""
-    perm = node.ints_attribute("perm")
-    if perm is None:
-        source = node.inputs[0]
-        shape = draft.shape(source) if source is not None else None
-        if shape is None:
-            return _lost(node, "its rank is unknown and it has no perm")
-        perm = tuple(reversed(range(len(shape))))
-    if affine.axis >= len(perm):
-        return _lost(node, f"its output has no axis {affine.axis}")
+    """Backward: output axis `i` is input axis `perm[i]`."""
+    perm = _perm(node, draft)
+    if perm is None or affine.axis >= len(perm):
+        return _lost(node, "its rank is unknown and it has no perm")
     return Carried(((0, affine.on_axis(perm[affine.axis])),))
+
+
+def transpose_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Forward: input axis `perm[i]` is output axis `i`."""
+    perm = _perm(node, draft)
+    if perm is None or affine.axis not in perm:
+        return _lost(node, "its rank is unknown and it has no perm")
+    return Carried(((0, affine.on_axis(perm.index(affine.axis))),))
+
+
+def _perm(node: Node, draft: Draft) -> tuple[int, ...] | None:
+    perm = node.ints_attribute("perm")
+    if perm is not None:
+        return perm
+    source = node.inputs[0]
+    shape = draft.shape(source) if source is not None else None
+    return None if shape is None else tuple(reversed(range(len(shape))))
+
+
+def _shapes(node: Node, draft: Draft) -> tuple[Shape, Shape] | Refused:
+    """Input and output shape, with what the operator says about dimensions that inference leaves open."""
+    source, result = node.inputs[0], node.outputs[0]
+    before = draft.shape(source) if source is not None else None
+    behind = draft.shape(result) if result is not None else None
+    if before is None or behind is None:
+        return _lost(node, "its input or output shape is unknown")
+    # An unknown dimension is still equal to itself where the target copies it.
+    before = tuple(f"\0{i}" if d is None else d for i, d in enumerate(before))
+    behind = tuple(_copied(node, before, i, draft) if d is None else d for i, d in enumerate(behind))
+    return before, behind
+
+
+def _mixed(node: Node, before: Shape, behind: Shape) -> Refused:
+    return _lost(node, f"from {_text(before)} to {_text(behind)} an index no longer belongs to one channel")
 
 
 def _copied(node: Node, here: Shape, axis: int, draft: Draft) -> int | str | None:
@@ -67,5 +102,5 @@ def _text(shape: Shape) -> str:
     return "[" + ", ".join("?" if d is None or str(d).startswith("\0") else str(d) for d in shape) + "]"
 
 
-RESHAPE = Operator(reshape)
-TRANSPOSE = Operator(transpose)
+RESHAPE = Operator(reshape, reshape_forward)
+TRANSPOSE = Operator(transpose, transpose_forward)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import ModelError
+from bnfold.fold.affine import Affine
 from bnfold.fold.operator import Change, Refused, SetWeight
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight, non_finite
@@ -15,7 +16,6 @@ from bnfold.model.constants import NotConstant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
 
@@ -78,16 +78,42 @@ def same_channels(node: Node, affine: Affine, channels: int) -> None:
         )
 
 
-def wrong_axis(node: Node, affine: Affine, axis: int) -> Refused:
+def wrong_axis(node: Node, affine: Affine, axis: int, side: str = "output") -> Refused:
     """The normalized axis is not the one the weights of `node` stand for."""
     return Refused((
         Reason(
             Code.CHANNEL_AXIS,
             node.label,
-            f"the normalized axis {affine.axis} of its output is not axis {axis}, "
+            f"the normalized axis {affine.axis} of its {side} is not axis {axis}, "
             f"the one {node.op} {node.label!r} has weights for",
         ),
     ))  # fmt: skip
+
+
+def shift_by(values: NDArray[np.float64]) -> Affine:
+    """The map that adds `values`, one for each output channel."""
+    return Affine(1, np.zeros(1), np.ones(1), values)
+
+
+def no_room(node: Node, position: int) -> Refused:
+    """The normalized tensor comes in where no constant can make up for it."""
+    evidence = f"it is input {position} of {node.op} {node.label!r}, where no weights can take it in"
+    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, evidence),))
+
+
+def ordered_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum along the last axis, by halves.
+
+    NumPy's own order of summation may depend on the machine; elementwise additions do not, and the same
+    model shall give the same bytes everywhere. Rounding grows with the logarithm of the length.
+    """
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        paired = values[..., :half] + values[..., half : 2 * half]
+        if values.shape[-1] % 2:
+            paired = np.concatenate((paired, values[..., -1:]), axis=-1)
+        values = paired
+    return values[..., 0] if values.shape[-1] else np.zeros(values.shape[:-1])
 
 
 def checked(changes: tuple[Change, ...]) -> tuple[Change, ...] | Refused:

@@ -1,0 +1,54 @@
+"""InstanceNormalization, GroupNormalization and LayerNormalization end in a scale and a bias of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.ops.weights import addend, checked, operand, wrong_axis
+from bnfold.fold.weight import Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+
+def per_channel(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """InstanceNormalization, and GroupNormalization since opset 21: `[C]` along axis 1."""
+    return _absorb(node, affine, 1, draft)
+
+
+def layer(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """LayerNormalization over the last axis alone."""
+    source = node.inputs[0]
+    shape = draft.shape(source) if source is not None else None
+    axis = node.int_attribute("axis", -1)
+    if shape is None or axis % len(shape) != len(shape) - 1:
+        return wrong_axis(node, affine, -1)
+    return _absorb(node, affine, len(shape) - 1, draft)
+
+
+def _absorb(node: Node, affine: Affine, axis: int, draft: Draft) -> Outcome:
+    scale = operand(node, 1, "scale", draft)
+    if isinstance(scale, Refused):
+        return scale
+    if affine.axis != axis or len(scale.dims) != 1 or affine.size not in (1, scale.dims[0]):
+        return wrong_axis(node, affine, axis)
+    affine = affine.expanded(scale.dims[0])
+    changes: tuple[Change, ...] = (SetWeight(node, 1, scale.scaled(affine.scale)),)
+    if draft.weight(node, 2) is None:
+        name, old, dtype = f"{scale.name}_bias", np.zeros(affine.size), scale.dtype
+    else:
+        bias = addend(node, 2, "bias", draft)
+        if isinstance(bias, Refused):
+            return bias
+        name, old, dtype = bias.name, bias.float64(), bias.dtype
+    verified = checked((*changes, SetWeight(node, 2, Weight.dense(name, affine(old), dtype))))
+    return verified if isinstance(verified, Refused) else Absorbed(verified)
+
+
+PER_CHANNEL = Operator(per_channel)
+LAYER = Operator(layer)

@@ -1,0 +1,112 @@
+"""Pad: mirrored values commute with any map, a constant `u` must become one and the same constant.
+
+Backward, `scale pad(z, u) + shift = pad(scale z + shift, scale u + shift)`, if `scale u + shift` is the
+same for all channels. Forward, `pad(scale x + shift, u) = scale pad(x, (u - shift) / scale) + shift`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
+from bnfold.fold.ops.weights import checked, no_room, operand
+from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import Weight
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine, Vector
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node
+
+_INPUTS_SINCE = 11
+
+
+def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """The constant goes where the values go."""
+    return _through(node, affine, draft, forward=False)
+
+
+def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """The constant goes back to where the values now stay."""
+    return no_room(node, position) if position else _through(node, affine, draft, forward=True)
+
+
+def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
+    pads = _pads_of_axis(node, affine.axis, draft)
+    if pads is None or any(pads):
+        evidence = f"Pad {node.label!r} pads the normalized axis {affine.axis}, or its pads are not known"
+        return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    found = node.attribute("mode")
+    if found is not None and found.s != b"constant":
+        return Carried(((0, affine),))
+    constant = _constant(node, draft)
+    if isinstance(constant, Refused):
+        return constant
+    old, dtype_source = constant
+    moved: Vector = (old - affine.shift) / affine.scale if forward else old * affine.scale + affine.shift
+    if not np.isfinite(moved).all() or (moved != moved[0]).any():
+        evidence = (
+            f"Pad {node.label!r} fills with {old:g}, which would have to differ from channel to channel"
+        )
+        return Refused(
+            (Reason(Code.ZERO_PADDING, node.label, evidence, "put the normalization before the pad"),)
+        )
+    if moved[0] == old:
+        return Carried(((0, affine),))
+    if node.opset < _INPUTS_SINCE:
+        return Carried(((0, affine),), (SetOperator(node, "Pad", {"value": float(moved[0])}),))
+    if dtype_source is None:
+        evidence = f"Pad {node.label!r} has no constant that could become {moved[0]:g}"
+        return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
+    change: tuple[Change, ...] = (
+        SetWeight(
+            node, 2, Weight.dense(dtype_source.name, moved[:1].reshape(dtype_source.dims), dtype_source.dtype)
+        ),
+    )
+    verified = checked(change)
+    return verified if isinstance(verified, Refused) else Carried(((0, affine),), verified)
+
+
+def _constant(node: Node, draft: Draft) -> tuple[float, Weight | None] | Refused:
+    if node.opset < _INPUTS_SINCE:
+        return node.float_attribute("value", 0.0), None
+    if draft.weight(node, 2) is None:
+        return 0.0, None
+    found = operand(node, 2, "constant", draft)
+    if isinstance(found, Refused):
+        return found
+    return float(found.float64().reshape(-1)[0]), found
+
+
+def _pads_of_axis(node: Node, axis: int, draft: Draft) -> tuple[int, int] | None:
+    """How much is padded before and behind one axis; None when that cannot be told."""
+    if node.opset < _INPUTS_SINCE:
+        listed = node.ints_attribute("pads") or node.ints_attribute("paddings")
+        axes: tuple[int, ...] | None = None
+    else:
+        listed = _integers(node, 1, draft)
+        axes = _integers(node, 3, draft)
+        if axes is None and len(node.inputs) > 3 and node.inputs[3] is not None:  # noqa: PLR2004  # data, pads, value, axes
+            return None
+    if not listed:
+        return None
+    half = len(listed) // 2
+    source = node.inputs[0]
+    shape = draft.shape(source) if source is not None else None
+    rank = len(shape) if shape is not None else half
+    for i, each in enumerate(range(half) if axes is None else axes):
+        if each % rank == axis:
+            return listed[i], listed[i + half]
+    return 0, 0
+
+
+def _integers(node: Node, position: int, draft: Draft) -> tuple[int, ...] | None:
+    found = draft.weight(node, position)
+    if not isinstance(found, Weight) or found.source is None:
+        return None
+    return tuple(int(v) for v in found.source.array().reshape(-1))
+
+
+OPERATOR = Operator(backward, forward)

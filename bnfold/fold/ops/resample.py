@@ -1,0 +1,149 @@
+"""Resize, Upsample, DepthToSpace, SpaceToDepth and Expand: values are repeated, moved or averaged.
+
+The interpolation weights of a Resize sum to one, so that it commutes with any map per channel, as long as it
+neither resizes the channel axis nor fills in values from outside of the image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold.fold.operator import Carried, Operator, Outcome, Refused
+from bnfold.fold.ops.weights import no_room
+from bnfold.fold.reasons import Code, Reason
+
+if TYPE_CHECKING:
+    from bnfold.fold.affine import Affine
+    from bnfold.fold.draft import Draft
+    from bnfold.model.view import Node, Shape
+
+
+def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Resize and Upsample, in either direction."""
+    mode = node.attribute("coordinate_transformation_mode")
+    if mode is not None and mode.s == b"tf_crop_and_resize":
+        evidence = f"Resize {node.label!r} fills in a value of its own outside of the image"
+        return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
+    before, behind = _shapes(node, draft)
+    if before is None or behind is None or len(before) <= affine.axis:
+        return _lost(node, "its shapes are unknown")
+    here, there = before[affine.axis], behind[affine.axis]
+    if not isinstance(here, int) or here != there:
+        return _lost(node, f"it is not known to leave axis {affine.axis} alone")
+    return Carried(((0, affine),))
+
+
+def resize_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """The same, along the data flow."""
+    return no_room(node, position) if position else resize(node, affine, draft)
+
+
+def depth_to_space(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Backward: each output channel is made of `blocksize ** 2` input channels."""
+    if affine.axis != 1:
+        return _lost(node, "it is not the channel axis that is normalized")
+    _, behind = _shapes(node, draft)
+    channels = _channels(behind)
+    if not channels or affine.size not in (1, channels):
+        return _lost(node, "its number of channels is unknown")
+    return Carried(((0, affine.take(_blocks(node, channels), 1)),))
+
+
+def depth_to_space_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Forward: all input channels of an output channel must have the same map."""
+    before, _ = _shapes(node, draft)
+    inputs = _channels(before)
+    blocks = node.int_attribute("blocksize", 1) ** 2
+    if affine.axis != 1 or not inputs or inputs % blocks:
+        return _lost(node, "its number of channels is unknown")
+    return _merged(node, affine, _blocks(node, inputs // blocks), inputs // blocks)
+
+
+def space_to_depth(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Backward: all output channels of an input channel must have the same map."""
+    before, _ = _shapes(node, draft)
+    channels = _channels(before)
+    if affine.axis != 1 or not channels:
+        return _lost(node, "its number of channels is unknown")
+    return _merged(node, affine, _blocks(node, channels), channels)
+
+
+def space_to_depth_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Forward: each input channel is spread over `blocksize ** 2` output channels."""
+    before, _ = _shapes(node, draft)
+    channels = _channels(before)
+    if affine.axis != 1 or not channels or affine.size not in (1, channels):
+        return _lost(node, "its number of channels is unknown")
+    return Carried(((0, affine.take(_blocks(node, channels), 1)),))
+
+
+def expand(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Backward: the axis of the output that the input has as well."""
+    before, behind = _shapes(node, draft)
+    if before is None or behind is None:
+        return _lost(node, "its shapes are unknown")
+    axis = affine.axis - (len(behind) - len(before))
+    if axis < 0 or not isinstance(before[axis], int) or before[axis] != behind[affine.axis]:
+        return _lost(node, "it repeats the normalized axis")
+    return Carried(((0, affine.on_axis(axis)),))
+
+
+def expand_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Forward: the same axis, counted from the right."""
+    before, behind = _shapes(node, draft)
+    if position or before is None or behind is None:
+        return _lost(node, "its shapes are unknown")
+    axis = affine.axis + (len(behind) - len(before))
+    if not isinstance(before[affine.axis], int) or before[affine.axis] != behind[axis]:
+        return _lost(node, "it repeats the normalized axis")
+    return Carried(((0, affine.on_axis(axis)),))
+
+
+def _blocks(node: Node, channels: int) -> np.typing.NDArray[np.intp]:
+    """For every deep channel the flat channel it belongs to."""
+    blocks = node.int_attribute("blocksize", 1) ** 2
+    mode = node.attribute("mode")
+    deep = np.arange(channels * blocks)
+    return deep // blocks if mode is not None and mode.s == b"CRD" else deep % channels
+
+
+def _merged(node: Node, affine: Affine, owner: np.typing.NDArray[np.intp], channels: int) -> Outcome:
+    """The map of the flat channels, if all deep channels of each agree."""
+    if affine.size == 1:
+        return Carried(((0, affine),))
+    if affine.size != len(owner):
+        return _lost(node, "its number of channels is unknown")
+    first = np.array([int(np.argmax(owner == c)) for c in range(channels)])
+    flat = affine.take(first, 1)
+    again = flat.take(owner, 1)
+    if not all(
+        np.array_equal(a, b) for a, b in zip(again.vectors, affine.expanded(affine.size).vectors, strict=True)
+    ):
+        return _lost(node, "it joins channels that are normalized differently")
+    return Carried(((0, flat),))
+
+
+def _shapes(node: Node, draft: Draft) -> tuple[Shape | None, Shape | None]:
+    source, result = node.inputs[0], node.outputs[0]
+    return (
+        draft.shape(source) if source is not None else None,
+        draft.shape(result) if result is not None else None,
+    )
+
+
+def _channels(shape: Shape | None) -> int:
+    size = shape[1] if shape is not None and len(shape) > 1 else None
+    return size if isinstance(size, int) else 0
+
+
+def _lost(node: Node, why: str) -> Refused:
+    evidence = f"the channel axis cannot be followed through {node.op} {node.label!r}: {why}"
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+
+
+RESIZE = Operator(resize, resize_forward)
+DEPTH_TO_SPACE = Operator(depth_to_space, depth_to_space_forward)
+SPACE_TO_DEPTH = Operator(space_to_depth, space_to_depth_forward)
+EXPAND = Operator(expand, expand_forward)
