@@ -24,6 +24,7 @@ class Code(StrEnum):
     OVERRIDABLE = "BNF022"
     CHANNEL_AXIS = "BNF023"
     EXCLUDED = "BNF024"
+    MORE_WORK = "BNF025"
 
 
 @dataclass(frozen=True)

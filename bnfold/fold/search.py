@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bnfold.fold.operator import Absorbed, Bypass, Carried, Choice, Dissolve, Refused
+from bnfold.fold.operator import Absorbed, AppendNode, Bypass, Carried, Choice, Dissolve, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
 
@@ -97,13 +97,21 @@ def forward(site: Site, draft: Draft) -> Way | DeadEnd:
 
 
 def _checked(way: Way) -> Way | DeadEnd:
-    """Two branches that meet in one node were each computed without the other; nobody vouches for both."""
+    """A way that would cost more than it saves, or that visits a node twice, is none.
+
+    Two branches that meet in one node were each computed without the other, so nobody vouches for both.
+    """
     seen: set[Node] = set()
     for node in (*way.into, *way.through):
         if node in seen:
             evidence = f"two branches of the way meet in {node.op} {node.label!r}"
             return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), len(way.through))
         seen.add(node)
+    gained = sum(isinstance(change, AppendNode) for change in way.changes)
+    lost = sum(isinstance(change, (Dissolve, Bypass)) for change in way.changes)
+    if gained > lost:
+        evidence = f"{gained} nodes would have to be added to take {lost} away"
+        return DeadEnd((Reason(Code.MORE_WORK, way.into[0].label, evidence),), len(way.through))
     return way
 
 
