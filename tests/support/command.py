@@ -92,10 +92,10 @@ class Outcome:
 
 
 def folding(name: str = "bn") -> Net:
-    """Conv, BatchNormalization `name`, Relu, and a BatchNormalization `head` that nothing takes in."""
+    """Conv, BatchNormalization `name`, Sigmoid, and a BatchNormalization `head` that nothing takes in."""
     net = Net()
     x = net.input("x", "N", 3, 6, 6)
-    y = net.node("Relu", net.bn(net.conv(x, 3, 4, name="conv"), 4, name=name), name="relu")
+    y = net.node("Sigmoid", net.bn(net.conv(x, 3, 4, name="conv"), 4, name=name), name="sigmoid")
     net.output(net.bn(y, 4, name="head", out="y"), shape=["N", 4, 4, 4])
     return net
 
@@ -126,9 +126,9 @@ def many(count: int, kind: str) -> ModelProto:
     net = Net()
     x = net.input("x", 1, 2, 4, 4)
     for index in range(count):
-        x = net.node("Relu", x) if kind == "kept" else net.conv(x, 2, 2, [1, 1], name=f"conv{index}")
+        x = net.node("Sigmoid", x) if kind == "kept" else net.conv(x, 2, 2, [1, 1], name=f"conv{index}")
         x = net.bn(x, 2, name=f"/block.{index}/BatchNormalization")
-    net.output(x)
+    net.output(net.node("Sigmoid", x))
     return net.model()
 
 
