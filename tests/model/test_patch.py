@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +30,10 @@ from bnfold.model.store import open_model
 from bnfold.model.write import to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Change = Callable[[onnx.NodeProto], onnx.NodeProto | None]
+    from pathlib import Path
 
 
 def new_tensor(name: str, rng: np.random.Generator, size: int) -> NewTensor:
@@ -60,17 +62,13 @@ def draw(seed: int, skeleton: onnx.ModelProto, full: onnx.ModelProto) -> tuple[M
             continue
         nodes: dict[int, Any] = {}
         plain: dict[int, Any] = {}
-        for index in range(len(thin.node)):
-            choice = chooser.random()
-            if choice < 0.2:
-                nodes[index] = plain[index] = None
-            elif choice < 0.6:
-                change = chooser.choice([renamed, deepened])
-                nodes[index], plain[index] = change(thin.node[index]), change(whole.node[index])
-            if index in nodes and (nodes[index] is None or change is deepened):
-                for attribute in thin.node[index].attribute:
-                    places = range(len(attribute.graphs)) if attribute.graphs else [0]
-                    closed |= {scope.body(index, attribute.name, place) for place in places}
+        for index, node in enumerate(thin.node):
+            change: Change | None = chooser.choice([None, removed, renamed, deepened])
+            if change is None:
+                continue
+            nodes[index], plain[index] = change(node), change(whole.node[index])
+            if change is not renamed:
+                closed |= bodies(scope, index, node)
         inserted: dict[int, Any] = {}
         plain_inserted: dict[int, Any] = {}
         for index in range(len(thin.node) + 1):
@@ -98,6 +96,18 @@ def draw(seed: int, skeleton: onnx.ModelProto, full: onnx.ModelProto) -> tuple[M
         theirs.append(GraphEdits(nodes=plain, inserted=plain_inserted, **common))
     metadata = {"second": "changed", "third": "new"} if chooser.random() < 0.5 else {}
     return ModelEdits(tuple(ours), metadata), ModelEdits(tuple(theirs), metadata)
+
+
+def bodies(scope: Scope, index: int, node: onnx.NodeProto) -> set[Scope]:
+    return {
+        scope.body(index, attribute.name, place)
+        for attribute in node.attribute
+        for place in range(max(1, len(attribute.graphs)))
+    }
+
+
+def removed(_: onnx.NodeProto) -> None:
+    """The end of a node."""
 
 
 def copied(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -164,6 +174,7 @@ def test_models_of_the_onnx_operator_tests() -> None:
 
         cases = collect_testcases(None)
     for seed, case in enumerate(cases):
+        assert case.model is not None
         data = case.model.SerializeToString()
         check(data, case.model, seed, data)
 
@@ -192,7 +203,9 @@ def small(**more: Any) -> onnx.ModelProto:  # noqa: ANN401 - arguments of make_g
 
 
 def edited(proto: onnx.ModelProto, **changes: Any) -> onnx.ModelProto:  # noqa: ANN401 - fields of GraphEdits
-    return onnx.ModelProto.FromString(to_bytes(open_model(proto), ModelEdits((GraphEdits(**changes),))))
+    data = to_bytes(open_model(proto), ModelEdits((GraphEdits(**changes),)))
+    result: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    return result
 
 
 def test_untouched_records_keep_their_bytes() -> None:

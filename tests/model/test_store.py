@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_models_of_the_onnx_operator_tests() -> None:
         cases = collect_testcases(None)
     assert len(cases) > 1000
     for case in cases:
+        assert case.model is not None
         compare_all(open_model(case.model), case.model)
 
 
@@ -182,7 +184,7 @@ def test_external_data_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entries", [{}, {"offset": "0"}, {"length": "16"}])
 def test_offset_and_length_are_optional(entries: dict[str, str], tmp_path: Path) -> None:
-    path = with_external(tmp_path, location="w.bin", **entries)
+    path = with_external(tmp_path, (4,), location="w.bin", **entries)
     (path.parent / "w.bin").write_bytes(np.arange(5, dtype=np.float32).tobytes())
     opened = open_model(path)
     assert opened.array(opened.proto.graph.initializer[0]).tolist() == [0, 1, 2, 3]
@@ -271,7 +273,7 @@ def test_external_data_that_is_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_external_data_that_makes_no_sense(entries: dict[str, str], said: str, tmp_path: Path) -> None:
-    path = with_external(tmp_path, **entries)
+    path = with_external(tmp_path, (4,), **entries)
     (path.parent / "w.bin").write_bytes(bytes(16))
     refused(path, "'w'", said)
 
@@ -283,7 +285,7 @@ def test_external_data_of_absurd_shape(dims: tuple[int, ...], tmp_path: Path) ->
     refused(path, "'w'")
 
 
-def test_inline_data_cannot_be_borrowed_from_the_model_file(tmp_path: Path) -> None:
+def test_inline_data_cannot_be_borrowed_from_the_model_file() -> None:
     weight = numpy_helper.from_array(np.arange(5000, dtype=np.float32), "w")
     graph = helper.make_graph([], "g", [], [], [weight])
     data = model(graph).SerializeToString()
@@ -338,7 +340,7 @@ def test_more_external_files_than_descriptors(tmp_path: Path) -> None:
         kept.append(tensor)
     onnx.save(model(helper.make_graph([], "g", [], [], kept)), tmp_path / "m.onnx")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 60, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 60, hard))
     try:
         opened = open_model(tmp_path / "m.onnx")
         assert [float(opened.array(t)[0]) for t in opened.proto.graph.initializer] == list(range(many))
@@ -412,9 +414,7 @@ except BnfoldError as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become someone else")
-def test_no_permission(tmp_path: Path) -> None:
-    import tempfile  # noqa: PLC0415 - only here
-
+def test_no_permission() -> None:
     with tempfile.TemporaryDirectory() as made:  # pytest's own folders are closed to others
         folder = Path(made)
         folder.chmod(0o755)
@@ -445,7 +445,7 @@ def test_graphs_nested_without_end() -> None:
 
 
 def wrapped(graph: onnx.GraphProto) -> bytes:
-    body = graph.SerializeToString()
+    body: bytes = graph.SerializeToString()
     length = b""
     size = len(body)
     while size > 127:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +13,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.model.edits import GraphEdits, ModelEdits, NewTensor, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.message import Message  # type: ignore[import-untyped]  # protobuf ships no stubs
+
+    Graph = onnx.GraphProto | onnx.FunctionProto
 
 DTYPES: dict[int, np.dtype[Any]] = {
     code: np.dtype(dtype)
@@ -221,7 +227,7 @@ def externalized(proto: onnx.ModelProto, data: Path, share: float = 0.6, seed: i
     return copy
 
 
-def every_tensor(message: Any) -> Iterator[onnx.TensorProto]:
+def every_tensor(message: Message) -> Iterator[onnx.TensorProto]:
     """Every TensorProto anywhere inside a message, found through protobuf's own reflection."""
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -252,7 +258,7 @@ def scopes(proto: onnx.ModelProto) -> list[tuple[Scope, Any]]:
     """Every scope that edits can have, with its graph or function."""
     found: list[tuple[Scope, Any]] = []
 
-    def visit(scope: Scope, graph: Any) -> None:
+    def visit(scope: Scope, graph: Graph) -> None:
         found.append((scope, graph))
         for index, node in enumerate(graph.node):
             for attribute in node.attribute:
@@ -282,7 +288,7 @@ def applied(proto: onnx.ModelProto, edits: ModelEdits) -> onnx.ModelProto:
     return result
 
 
-def _apply(graph: Any, scope: Scope, by_scope: dict[Scope, GraphEdits]) -> None:
+def _apply(graph: Graph, scope: Scope, by_scope: dict[Scope, GraphEdits]) -> None:
     edit = by_scope.get(scope, GraphEdits(scope))
     nodes: list[onnx.NodeProto] = []
     for index in range(len(graph.node) + 1):
@@ -320,7 +326,7 @@ def _apply(graph: Any, scope: Scope, by_scope: dict[Scope, GraphEdits]) -> None:
     _assign(graph.quantization_annotation, notes)
 
 
-def _assign(field: Any, items: list[Any]) -> None:
+def _assign(field: Any, items: list[Any]) -> None:  # noqa: ANN401 - a repeated field of any message
     copies = []
     for item in items:
         copy = type(item)()
