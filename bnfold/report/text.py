@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from bnfold.verify.verdict import OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
-_LEVELS = {
-    "float64": "float64, weights alone",
-    "disable_all": "onnxruntime, DISABLE_ALL",
-    "enable_all": "onnxruntime, ENABLE_ALL",
-}
 _KIB = 1024
 _GROUP_ROWS = 5  # of each reason, unless the reader asked for everything
 _FAILURE_ROWS = 20
@@ -122,29 +117,41 @@ def _verdict(verdict: Verdict) -> list[RenderableType]:
     ]
     rows = _telling(verdict.outputs)
     if rows:
-        parts.append(_errors(rows))
+        parts.append(_errors(rows, several=len({row.output for row in verdict.outputs}) > 1))
     parts += [Text(f"note: {finding}") for finding in verdict.findings]
     return parts
 
 
-def _errors(rows: Sequence[OutputEvidence]) -> RenderableType:
-    """Relative to the RMS of the output, so that 1e-7 means the same for every model."""
+def _errors(rows: Sequence[OutputEvidence], *, several: bool) -> RenderableType:
+    """Where, and the RMS errors: of the original by rounding alone, of the result, and the most it may have.
+
+    Relative to the RMS of the output, so that 1e-7 means the same for every model.
+    """
     table = _columns(header=True)
-    table.add_column("error / signal", overflow="fold")
+    table.add_column("error/signal", overflow="fold")
     for column in ("original", "folded", "allowed"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("output, feed", overflow="fold", style="dim")
-    for row in rows:
-        where = f"{row.output}, {row.feed}" + (f": {row.note}" if row.note else "")
+    remarks = [_remark(row, several=several) for row in rows]
+    if any(remarks):
+        table.add_column(overflow="fold", style="dim")
+    for row, remark in zip(rows, remarks, strict=True):
+        level = row.level.upper() if row.level.endswith("_all") else row.level
         numbers = (row.original_rms, row.folded_rms, row.limit_rms)
-        table.add_row(
-            _LEVELS.get(row.level, row.level), *(_relative(n, row.signal_rms) for n in numbers), where
-        )
-    return Padding(table, (0, 0, 0, 2))
+        cells = [level, *(_relative(n, row.signal_rms) for n in numbers)]
+        table.add_row(*cells, *([remark] if any(remarks) else []))
+    return table
+
+
+def _remark(row: OutputEvidence, *, several: bool) -> str:
+    """What tells this row from others, and what is odd about it."""
+    doubtful = row.outcome != "pass"
+    parts = [row.output] * (several or doubtful) + [row.feed] * doubtful
+    parts += [row.note or row.outcome] if row.note or row.outcome == "ill-conditioned" else []
+    return ", ".join(parts)
 
 
 def _telling(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
-    """What failed; where nothing did, for each level the comparison that came nearest to its limit."""
+    """What failed; where nothing did, for each level what came nearest to its limit and says something."""
     failed = [each for each in outputs if each.outcome == "fail"]
     if failed:
         return failed[:_FAILURE_ROWS]
@@ -155,9 +162,10 @@ def _telling(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
     return list(nearest.values())
 
 
-def _nearness(row: OutputEvidence) -> float:
+def _nearness(row: OutputEvidence) -> tuple[bool, float]:
     pairs = ((row.folded_rms, row.limit_rms), (row.folded_max, row.limit_max))
-    return max((value / limit for value, limit in pairs if value is not None and limit), default=-1.0)
+    used = max((value / limit for value, limit in pairs if value is not None and limit), default=-1.0)
+    return row.outcome != "ill-conditioned", used
 
 
 def _relative(error: float | None, signal: float | None) -> str:

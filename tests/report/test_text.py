@@ -113,15 +113,31 @@ def test_a_failed_comparison_is_shown_before_all_others(full: Report) -> None:
     """By name, feed, both errors and what was allowed, relative to the signal."""
     assert full.verdict is not None
     row = replace(
-        full.verdict.outputs[0], output="logits", feed="zeros", outcome="fail", note="seen", signal_rms=2.0,
-        original_rms=2e-7, folded_rms=1.0, limit_rms=6e-7,
-    )  # fmt: skip
+        full.verdict.outputs[0],
+        level="disable_all",
+        output="logits",
+        feed="zeros",
+        outcome="fail",
+        note="seen",
+        signal_rms=2.0,
+        original_rms=2e-7,
+        folded_rms=1.0,
+        limit_rms=6e-7,
+    )
     verdict = replace(
         full.verdict, status="different", summary="different: logits", outputs=(*full.verdict.outputs, row)
     )
     lines = text(render_verdict(verdict)).splitlines()
     assert lines[0] == "different: logits"
-    assert lines[2].split()[-6:] == ["1.0e-07", "5.0e-01", "3.0e-07", "logits,", "zeros:", "seen"]
+    assert lines[2].split() == [
+        "DISABLE_ALL",
+        "1.0e-07",
+        "5.0e-01",
+        "3.0e-07",
+        "logits,",
+        "zeros,",
+        "seen",
+    ]
 
 
 def test_a_signal_of_zero_gives_absolute_errors(full: Report) -> None:
