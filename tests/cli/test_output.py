@@ -205,6 +205,23 @@ def test_progress_waits_a_second(folder: Path) -> None:
     assert (code, seen) == (Exit.DONE, "")
 
 
+def test_ctrl_c_gives_the_cursor_back(folder: Path) -> None:
+    """The line with the stage is taken away, and the cursor that it hid is shown again."""
+    interrupt = (
+        "import os, signal, time\n"
+        "def replace(*_):\n    time.sleep(0.2); os.kill(os.getpid(), signal.SIGINT)\n"
+        "os.replace = replace"
+    )
+    code, seen, piped = in_terminal(
+        "optimize", "model.onnx", cwd=folder, stderr_only=True, before=f"{IMPATIENT}\n{interrupt}"
+    )
+    assert (code, piped) == (Exit.INTERRUPTED, "")
+    hidden, shown = f"{ESCAPE}[?25l", f"{ESCAPE}[?25h"
+    assert hidden in seen
+    assert seen.rindex(shown) > seen.rindex(hidden)
+    assert without_escapes(seen).rstrip().splitlines()[-1].endswith("bnfold: interrupted")
+
+
 def test_without_a_terminal_there_is_no_progress(folder: Path) -> None:
     found = command.run("optimize", "model.onnx", cwd=folder, program=command.prepared(IMPATIENT))
     assert (found.returncode, found.stderr) == (Exit.DONE, "")
