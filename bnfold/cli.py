@@ -66,6 +66,10 @@ Exclude = Annotated[
 Freeze = Annotated[
     bool, typer.Option("--freeze", help="First turn initializers that callers could override into constants.")
 ]
+Merge = Annotated[
+    bool,
+    typer.Option("--merge/--no-merge", help="Join parallel linear branches that are summed into one Conv."),
+]
 Reports = Annotated[
     list[Path] | None,
     typer.Option(
@@ -110,6 +114,7 @@ def optimize(
     freeze: Freeze = False,
     include: Include = None,
     exclude: Exclude = None,
+    merge: Merge = True,
     report: Reports = None,
     seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,
     json: Json = False,
@@ -136,6 +141,7 @@ def optimize(
             freeze=freeze,
             include=include or (),
             exclude=exclude or (),
+            merge=merge,
             seed=seed,
             progress=tell,
         )
@@ -150,6 +156,7 @@ def inspect(
     freeze: Freeze = False,
     include: Include = None,
     exclude: Exclude = None,
+    merge: Merge = True,
     report: Reports = None,
     json: Json = False,
 ) -> None:
@@ -161,7 +168,7 @@ def inspect(
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
 
-    result = pipeline.inspect(model, freeze=freeze, include=include or (), exclude=exclude or ())
+    result = pipeline.inspect(model, freeze=freeze, include=include or (), exclude=exclude or (), merge=merge)
     _print_result(result, report, as_json=json, every=True)
 
 

@@ -104,7 +104,12 @@ class Result:
 
 
 def inspect(
-    model: Source, *, freeze: bool = False, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    model: Source,
+    *,
+    freeze: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    merge: bool = True,
 ) -> Result:
     """Say of every normalization where it would go or why it stays; writes nothing.
 
@@ -113,6 +118,7 @@ def inspect(
         freeze: take initializers that the caller could override for constants.
         include: name patterns (shell style); when there are any, only matching normalizations fold.
         exclude: name patterns; matching normalizations stay.
+        merge: join parallel linear branches that are summed into one Conv.
 
     Raises:
         ModelError: the model cannot be read or is not valid.
@@ -120,7 +126,7 @@ def inspect(
     with _naming(model):
         opened, seconds = _open(model)
         started = time.perf_counter()
-        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude), merge))
     seconds = replace(seconds, plan=time.perf_counter() - started)
     return Result(_report(model, opened, decided, seconds), None)
 
@@ -135,6 +141,7 @@ def optimize(
     freeze: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    merge: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Result:
@@ -149,6 +156,7 @@ def optimize(
         freeze: turn initializers that the caller could override into constants first.
         include: name patterns (shell style); when there are any, only matching normalizations fold.
         exclude: name patterns; matching normalizations stay.
+        merge: join parallel linear branches that are summed into one Conv.
         seed: of the feeds of the verification.
         progress: told the name of each stage as it begins.
 
@@ -167,7 +175,7 @@ def optimize(
         opened, seconds = _open(model)
         tell("planning")
         started = time.perf_counter()
-        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude)))
+        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude), merge))
         edits, written = emit(decided)
     seconds = replace(seconds, plan=time.perf_counter() - started)
     check = _Check(verify, model, edits, written, seed, tell)
@@ -334,6 +342,7 @@ def _report(model: Source, opened: ModelFile, decided: Plan, seconds: Seconds) -
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         folds=decided.folds,
         kept=decided.kept,
+        merged=decided.merged,
         frozen=decided.frozen,
         before=_size(opened),
         after=None,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from onnx import NodeProto, helper
 
-from bnfold.fold.operator import AppendNode, Bypass, Change, Dissolve, SetOperator, SetWeight
+from bnfold.fold.operator import (
+    AppendNode,
+    Attributes,
+    Bypass,
+    Change,
+    Dissolve,
+    Drop,
+    SetOperator,
+    SetWeight,
+)
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 from bnfold.model.constants import Constants, NotConstant
 from bnfold.model.view import Node, Shape, Use, Value, View
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SHOWN = 4  # readers named in a reason; enough to find the place
 _SAME_SHAPE = frozenset({"BatchNormalization", "Identity", "Relu"})
@@ -98,9 +102,7 @@ class Draft:
             case SetWeight(node, position, weight):
                 self.weights[node, position] = weight
                 self.changed[node] = None
-                for value in node.outputs:
-                    if value is not None:
-                        self.revalued[value] = None
+                self.revalued.update(dict.fromkeys(filter(None, node.outputs)))
             case SetOperator(node, op, attributes):
                 node.proto = _rewritten(node.proto, op, attributes)
                 self.changed[node] = None
@@ -108,6 +110,9 @@ class Draft:
                 self._dissolve(node, position)
             case Bypass(node, position):
                 self._bypass(node, position)
+            case Drop(node):
+                self.removed[node] = None
+                self.replaced.update(dict.fromkeys(filter(None, node.outputs)))
             case AppendNode(node, op, weight, attributes):
                 self._append(node, op, weight, attributes)
 
@@ -143,7 +148,7 @@ class Draft:
             source.uses.append(use)
             self.changed[use.node] = None
 
-    def _append(self, node: Node, op: str, weight: Weight, attributes: Mapping[str, int | float]) -> None:
+    def _append(self, node: Node, op: str, weight: Weight, attributes: Attributes) -> None:
         result = node.outputs[0]
         if result is None:
             raise AssertionError("a node without an output has nothing behind it")
@@ -171,7 +176,7 @@ class Draft:
         return None
 
 
-def _rewritten(proto: NodeProto, op: str, attributes: Mapping[str, int | float]) -> NodeProto:
+def _rewritten(proto: NodeProto, op: str, attributes: Attributes) -> NodeProto:
     """A copy of the node as another operator; attributes of the same name are replaced, others kept."""
     copy = NodeProto()
     copy.CopyFrom(proto)

@@ -12,17 +12,21 @@ An affine map travels against the data flow or along it:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.fold.reasons import Reason
     from bnfold.fold.weight import Weight
     from bnfold.model.view import Node
+
+
+Attributes = Mapping[str, int | float | tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class SetOperator:
 
     node: Node
     op: str
-    attributes: Mapping[str, int | float]
+    attributes: Attributes
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,17 @@ class AppendNode:
     node: Node
     op: str
     weight: Weight
-    attributes: Mapping[str, int | float]
+    attributes: Attributes
 
 
-Change = SetWeight | SetOperator | Dissolve | Bypass | AppendNode
+@dataclass(frozen=True)
+class Drop:
+    """Take `node` out for good: nobody reads what it computes any more."""
+
+    node: Node
+
+
+Change = SetWeight | SetOperator | Dissolve | Bypass | Drop | AppendNode
 
 
 @dataclass(frozen=True)

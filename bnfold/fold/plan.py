@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold import merge
 from bnfold.fold.affine import Affine
 from bnfold.fold.draft import Draft
 from bnfold.fold.lift import of_node
@@ -32,11 +33,13 @@ class Options:
         freeze: take initializers that the caller could override for constants.
         include: name patterns; when there are any, only normalizations matching one are folded.
         exclude: name patterns; normalizations matching one stay.
+        merge: join parallel linear branches that are summed.
     """
 
     freeze: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    merge: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Fold:
         into: the nodes that take it in.
         into_op: their operators.
         through: the nodes its map passes on the way.
-        direction: against the data flow (`backward`) or along it (`forward`).
+        direction: against the data flow (`backward`), along it (`forward`), or into a parallel branch
+            (`sideways`).
     """
 
     node: str
@@ -69,12 +73,14 @@ class Plan:
     Attributes:
         folds: those that go.
         kept: those that stay, each with its reasons.
+        merged: sums of parallel branches that went, by name.
         frozen: overridable initializers that become constants because the user asked for it.
         draft: the graph as the folds leave it; `bnfold.fold.emit` turns it into edits.
     """
 
     folds: tuple[Fold, ...]
     kept: tuple[Refusal, ...]
+    merged: tuple[str, ...]
     frozen: tuple[str, ...]
     draft: Draft
 
@@ -93,6 +99,9 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
         nodes = list(view.nodes())
         for node in nodes:
             planner.settle_backward(node)
+        if options.merge:
+            for node in nodes:
+                planner.settle_merge(node)
         for node in nodes:
             planner.settle_forward(node)
     folds, kept = planner.settled(nodes)
@@ -100,11 +109,12 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
     settled = [*(fold.op for fold in folds), *(refusal.op for refusal in kept)].count("BatchNormalization")
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
-    return Plan(folds, kept, _overridable(view) if options.freeze else (), planner.draft)
+    frozen = _overridable(view) if options.freeze else ()
+    return Plan(folds, kept, tuple(planner.merged), frozen, planner.draft)
 
 
 class _Planner:
-    """What has been decided so far: first everything backward, then what is left forward."""
+    """What has been decided so far: first everything backward, then sideways, then what is left forward."""
 
     def __init__(self, draft: Draft, options: Options) -> None:
         self.draft = draft
@@ -112,6 +122,8 @@ class _Planner:
         self.folds: dict[Node, Fold] = {}
         self.kept: dict[Node, Refusal] = {}
         self.waiting: dict[Node, tuple[Site, DeadEnd]] = {}
+        self.lifted: dict[Node, Affine] = {}
+        self.merged: list[str] = []
 
     def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
         """Both results in the order of the model."""
@@ -133,6 +145,22 @@ class _Planner:
             if chain is not None and _excluded(node, self.options) is None:
                 self._try_chain(chain)
 
+    def settle_merge(self, node: Node) -> None:
+        """A sum of branches; a normalization among them goes into its neighbour."""
+        if node in self.draft.removed:
+            return
+        found = merge.find(node, self.lifted, self.draft)
+        if found is None:
+            return
+        for change in found.changes:
+            self.draft.apply(change)
+        self.merged.append(node.label)
+        for normalization in found.normalizations:
+            site, _ = self.waiting.pop(normalization)
+            del self.lifted[normalization]
+            way = Way(into=(found.into,))
+            self.folds[normalization] = _fold(site, way, "sideways", self.draft)
+
     def settle_forward(self, node: Node) -> None:
         """A normalization that no producer could take: perhaps all its consumers can."""
         if node not in self.waiting:
@@ -153,6 +181,7 @@ class _Planner:
             self._commit(site, found, "backward")
         else:
             self.waiting[site.node] = (site, found)
+            self.lifted[site.node] = site.affine
 
     def _try_chain(self, chain: _Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
@@ -167,15 +196,19 @@ class _Planner:
     def _commit(self, site: Site, way: Way, direction: str) -> None:
         for change in way.changes:
             self.draft.apply(change)
-        self.folds[site.node] = Fold(
-            node=site.node.label,
-            op=site.op,
-            scope=site.node.graph.label,
-            into=tuple(n.label for n in way.into),
-            into_op=tuple(n.op for n in way.into),
-            through=tuple(n.label for n in way.through if n not in self.draft.removed),
-            direction=direction,
-        )
+        self.folds[site.node] = _fold(site, way, direction, self.draft)
+
+
+def _fold(site: Site, way: Way, direction: str, draft: Draft) -> Fold:
+    return Fold(
+        node=site.node.label,
+        op=site.op,
+        scope=site.node.graph.label,
+        into=tuple(n.label for n in way.into),
+        into_op=tuple(n.op for n in way.into),
+        through=tuple(n.label for n in way.through if n not in draft.removed),
+        direction=direction,
+    )
 
 
 @dataclass(frozen=True)

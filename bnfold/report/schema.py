@@ -52,6 +52,7 @@ class Report:
         producer: what wrote the model, by its own account.
         folds: the normalizations that went.
         kept: those that stay.
+        merged: sums of parallel branches that went, by name.
         frozen: overridable initializers that became constants.
         before: size of the source.
         after: size of the result; None when there is none (`inspect`).
@@ -69,6 +70,7 @@ class Report:
     producer: str
     folds: tuple[Fold, ...]
     kept: tuple[Refusal, ...]
+    merged: tuple[str, ...]
     frozen: tuple[str, ...]
     before: Size
     after: Size | None
@@ -112,6 +114,7 @@ class Report:
             },
             "folds": [_fold(f) for f in self.folds],
             "kept": [_refusal(r) for r in self.kept],
+            "merged": list(self.merged),
             "frozen": list(self.frozen),
             "verdict": None if self.verdict is None else self.verdict.to_dict(),
             "notes": list(self.notes),

@@ -64,6 +64,8 @@ def _funnel(report: Report) -> Table:
     into = Counter(op for fold in report.folds for op in fold.into_op)
     if into:
         table.add_row("folded into", ", ".join(f"{count} {op}" for op, count in into.most_common()))
+    if report.merged:
+        table.add_row("merged", f"{len(report.merged)} sums of parallel branches")
     if report.after is not None:
         before, after = report.before, report.after
         table.add_row("nodes", f"{before.nodes} -> {after.nodes}")
