@@ -255,7 +255,7 @@ def _with_kernel(large: _Kernel, small: _Kernel) -> _Kernel | None:
 
 
 def _with_tap(large: _Kernel, tap: Branch, draft: Draft) -> _Kernel | None:
-    """The input itself, or a normalization of it, as one more weight at the place that reads the same pixel."""
+    """The input itself, or a normalization of it, as one more weight where the same pixel is read."""
     channels, per_group = large.weight.shape[:2]
     shape = draft.shape(tap.source)
     if per_group * large.group != channels or any(s != 1 for s in large.strides):

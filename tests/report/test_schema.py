@@ -48,6 +48,7 @@ GOLDEN = {
             "reasons": [{"code": "str", "blocking": "str", "evidence": "str", "hint": "str"}],
         }
     ],
+    "merged": ["str"],
     "frozen": ["str"],
     "verdict": {
         "status": "str",
