@@ -1,7 +1,7 @@
 """Feeds from files: .npz, .npy, .pb, and folders of them.
 
-A folder laid out as onnx's test data (`test_data_set_0/input_0.pb`, onnx/backend/test) gives one feed for each data
-set; its tensors go to the inputs by their number. Any other folder gives one feed for each .npz file.
+A folder laid out as onnx's test data (`test_data_set_0/input_0.pb`, onnx/backend/test) gives one feed for
+each data set; its tensors go to the inputs by their number. Any other folder gives one feed for each .npz.
 """
 
 from __future__ import annotations

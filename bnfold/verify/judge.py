@@ -143,7 +143,10 @@ def judge(
     )
     largest = float(ml_dtypes.finfo(original.dtype).max)  # type: ignore[no-untyped-call]  # untyped
     created, note = _non_finite(kinds, wide[0], largest, limit.max)
-    outcome = "fail" if created else _outcome(error, limit, ill=own.rms > ILL_CONDITIONED * signal.rms)
+    # With most of truth beyond the dtype's range little is left to compare.
+    drowned = 2 * np.count_nonzero((kinds[0] == 0) & (kinds[1] != 0)) > original.size
+    ill = bool(drowned) or own.rms > ILL_CONDITIONED * signal.rms
+    outcome = "fail" if created else _outcome(error, limit, ill=ill)
     return _evidence(
         place, outcome=outcome, rule=RULE, note=note, signal=signal, own=own, error=error, limit=limit
     )
@@ -255,13 +258,18 @@ def _non_finite(kinds: list[Array], truth: Array, largest: float, limit: float) 
     if not differs.any():
         count = int(np.count_nonzero(original))
         return False, f"{count} non-finite values, the same in both" if count else ""
-    # At the edge of the dtype's range, rounding decides between the largest number and infinity.
-    edge = (reference == 0) & (np.abs(np.where(reference == 0, truth, 0.0)) + limit >= largest)
-    either = (folded == 0) | (folded == np.where(truth > 0, 2, 3))
-    consent = (folded == reference) | (edge & either)
+    # At the edge of the dtype's range, rounding decides between a number and infinity.
+    near = np.where(reference == 0, truth, np.nan)
+    up, down = near + limit >= largest, near - limit <= -largest
+    edge = np.where(folded == 2, up, np.where(folded == 3, down, (folded == 0) & (up | down)))  # noqa: PLR2004 - kinds
+    # Where the original overflows in between and truth does not, it is garbage; which kind is chance.
+    garbage = (reference == 0) & (original != 0) & (folded != 0)
+    consent = (folded == reference) | edge | garbage
     if not (differs & ~consent).any():
         count = int(np.count_nonzero(differs))
-        return False, f"the original overflows at {count} values where truth and the folded model do not"
+        kept = int(np.count_nonzero(differs & (folded != 0)))
+        note = f"the original overflows at {count - kept} values where the folded model does not"
+        return False, f"{note}; {kept} overflow in both, each in its way" if kept else note
     guilty = differs & ~consent
     created = int(np.count_nonzero(guilty & (folded != 0)))
     hidden = int(np.count_nonzero(guilty & (folded == 0)))

@@ -113,6 +113,17 @@ def test_an_overflow_that_the_fold_removes_passes_with_a_note() -> None:
     assert "original overflows at 1 values" in row.note
 
 
+def test_overflow_in_both_is_no_difference_and_no_evidence_where_it_is_most() -> None:
+    truth = np.array([1.0, 1e6, -1e6, 1e6])
+    original = np.array([1.0, np.inf, -np.inf, np.nan], dtype=np.float16)
+    folded = np.array([1.0, np.nan, -np.inf, np.inf], dtype=np.float16)
+    assert judge(HERE, truth, original, folded).outcome == "ill-conditioned"
+    long = [np.concatenate([array, np.ones(9, array.dtype)]) for array in (truth, original, folded)]
+    row = judge(HERE, *long)
+    assert row.outcome == "pass"
+    assert "2 overflow in both" in row.note
+
+
 def test_at_the_edge_of_the_range_either_side_is_right() -> None:
     truth = np.array([1.0, 65519.0])
     original = np.array([1.0, 65504.0], dtype=np.float16)
