@@ -36,7 +36,19 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
             f"inconclusive: rounding alone moves output {', '.join(doubtful)} too far to judge a fold by it"
         )
         return verdict(case, "inconclusive", f"{text} ({why})" if why else text, evidence, feeds, first)
+    evidence += Evidence(findings=_hidden(rows, outputs))
     return verdict(case, "equivalent", _praise(rows, feeds), evidence, feeds, first)
+
+
+def _hidden(rows: Sequence[OutputEvidence], outputs: Sequence[str]) -> tuple[str, ...]:
+    """Outputs that passed in float64 alone, because onnxruntime's rounding or overflow hides them."""
+    ran = {row.output for row in rows if row.level in LEVELS}
+    shown = {row.output for row in rows if row.level in LEVELS and row.outcome != "ill-conditioned"}
+    return tuple(
+        f"rounding or overflow hides output {name!r} of the original in onnxruntime; float64 alone shows it"
+        for name in outputs
+        if name in ran - shown
+    )
 
 
 def _excess(row: OutputEvidence) -> float:
