@@ -427,7 +427,7 @@ def _mentions(model: Path, name: str, *, unreadable: bool) -> bool:
                 seen = seen[-len(needle) :] + chunk
                 if needle in seen:
                     return True
-    except PermissionError:
+    except OSError:
         return unreadable
     return False
 

@@ -623,13 +623,14 @@ def test_the_source_shrinks_while_it_is_copied(tmp_path: Path) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np, onnx
 from bnfold.model.edits import GraphEdits, ModelEdits, NewTensor
 from bnfold.model.store import open_model
 from bnfold.model.write import staged
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # not ru_maxrss, which begins with what the parent had at the fork
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 before = peak()
 opened = open_model(sys.argv[1])
 tensor = opened.proto.graph.initializer[0]
@@ -645,16 +646,17 @@ print(peak() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize("external", [False, True])
-def test_writing_takes_little_memory(external: bool, tmp_path: Path) -> None:
-    arrays = [
-        numpy_helper.from_array(np.ones((2000, 10_000), np.float32), name) for name in "ab"
-    ]  # 80 MB each
+@pytest.mark.parametrize("count", [2, 60])
+def test_writing_takes_little_memory(external: bool, count: int, tmp_path: Path) -> None:
+    whole = np.ones((4000 // count, 10_000), np.float32)  # 160 MB in all
+    arrays = [numpy_helper.from_array(whole, name) for name in ["a", *map(str, range(count - 1))]]
     graph = helper.make_graph([], "g", [], [], arrays)
     onnx.save(model(graph), tmp_path / "in.onnx", save_as_external_data=external)
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(ran.stdout) < 40_000, "KiB above the interpreter, NumPy and onnx"
+    assert int(ran.stdout) < 25_000, "KiB above the interpreter, NumPy and onnx"
     result = open_model(tmp_path / "out.onnx")
-    assert [float(result.array(t)[-1, -1]) for t in result.proto.graph.initializer] == [2, 1]
+    assert [float(result.array(t)[-1, -1]) for t in result.proto.graph.initializer] == [2] + [1] * (count - 1)
     assert result.proto.graph.initializer[0].data_type == TensorProto.FLOAT
