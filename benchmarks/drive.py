@@ -106,6 +106,8 @@ def _has_data(model: Path) -> bool:
 
 
 def _version(tool: str) -> None:
+    if tool in {"copy", "copy + fsync"}:
+        return
     if tool == "bnfold":
         print(import_module("bnfold").__version__)
         return

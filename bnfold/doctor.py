@@ -137,7 +137,7 @@ def _providers() -> Iterator[Provider]:
         yield Provider(_CPU, starts=False, detail=listed)
         return
     try:
-        from bnfold.verify.sessions import PROVIDERS  # noqa: PLC0415  # may be what is broken
+        from bnfold.verification.sessions import PROVIDERS  # noqa: PLC0415  # may be what is broken
     except ImportError as error:
         yield Provider(_CPU, starts=False, detail=str(error))
         return
@@ -189,7 +189,7 @@ def _failure(provider: str) -> str | None:
     from onnx import TensorProto, helper  # noqa: PLC0415  # likewise
 
     from bnfold import runtime  # noqa: PLC0415  # likewise
-    from bnfold.verify.sessions import Failure, Run, run_model  # noqa: PLC0415  # likewise
+    from bnfold.verification.sessions import Failure, Run, run_model  # noqa: PLC0415  # likewise
 
     # Every intermediate is exact in binary: var + epsilon is 16 and 4.
     epsilon, shape = 12.0, (2, 2, 1, 2)

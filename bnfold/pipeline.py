@@ -21,7 +21,7 @@ from bnfold.model.store import tensors as tensors_of
 from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
 from bnfold.report.schema import Report, Seconds, Size
-from bnfold.verify.verdict import Status, Verdict
+from bnfold.verification.verdict import Status, Verdict
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: in
         ModelError: one of them cannot be read or is not valid.
         EnvironmentFault: onnxruntime cannot run here.
     """
-    from bnfold.verify import verify as judge  # noqa: PLC0415  # a fold without verification does without it
+    from bnfold.verification import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
     for model in (original, folded):
         with _naming(model):
@@ -233,7 +233,7 @@ class _Check:
                 "equivalent", "nothing was changed: both are the same, byte for byte"
             )
 
-        from bnfold.verify import verify as judge  # noqa: PLC0415  # a fold without verification does without
+        from bnfold.verification import verify as judge  # noqa: PLC0415  # a fold without verification does without
 
         self.tell("verifying the weights")
         self._check_algebra(open_model(result))
@@ -244,7 +244,7 @@ class _Check:
         return Verdict(status, summary, (), (), (), "", self.seed, 0.0)
 
     def _check_algebra(self, result: ModelFile) -> None:
-        from bnfold.verify.algebra import check_algebra  # noqa: PLC0415  # as above
+        from bnfold.verification.algebra import check_algebra  # noqa: PLC0415  # as above
 
         stored: dict[str, list[onnx.TensorProto]] = {}
         for tensor, _ in tensors_of(result.proto):
@@ -336,7 +336,7 @@ def _report(model: Source, opened: ModelFile, decided: Plan, seconds: Seconds) -
         version=__version__,
         source=str(model) if isinstance(model, (str, Path)) else None,
         output=None,
-        source_sha256="",
+        source_sha256=opened.sha256(),
         opset=decided.draft.view.graphs[0].opset,
         ir_version=proto.ir_version,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),

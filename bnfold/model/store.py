@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import mmap
 import os
 import stat
@@ -96,6 +97,14 @@ class ModelFile:
     def size_bytes(self) -> int:
         """Size of the model file and of its external data files."""
         return len(self.buffer) + sum(dict(self._files.values()).values())
+
+    def sha256(self) -> str:
+        """Hexadecimal digest of the model file, external data not included."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self.buffer), _BLOCK):
+            digest.update(memoryview(self.buffer)[start : start + _BLOCK])
+            drop_pages(self.buffer, start, min(start + _BLOCK, len(self.buffer)))
+        return digest.hexdigest()
 
     @property
     def external_files(self) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Reason, Refusal
-    from bnfold.verify.verdict import Verdict
+    from bnfold.verification.verdict import Verdict
 
 SCHEMA = "bnfold.report/1"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Code, Refusal
     from bnfold.report.schema import Report
-    from bnfold.verify.verdict import OutputEvidence, Verdict
+    from bnfold.verification.verdict import OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
 _KIB = 1024

@@ -5,8 +5,8 @@ NumPy arrays are copied to the first GPU and back. Device arrays (torch, cupy, a
 the same library, in the memory order of x.
 
 x of 32 bits or fewer is computed in float32, with statistics merged in float64; float64 in float64. The same
-call on the same device gives the same bits each time. Values of one channel must lie within 3e18 of each other
-(float32): farther apart, the variance becomes infinite or NaN.
+call on the same device gives the same bits each time. In float32 the values of a channel must lie within 3e18
+of each other: farther apart, the variance becomes infinite or NaN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.runtime import cuda_plan
 from bnfold.runtime.arguments import check_per_channel, check_same_dtype, check_trainable
 from bnfold.runtime.cuda_arrays import Exchange, Operand, exchange_for, memory_layout, same_order
-from bnfold.runtime.cuda_device import gpu
+from bnfold.runtime.cuda_device import packages
 from bnfold.runtime.results import Gradients, Training
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _BYTE = np.dtype(np.uint8)
 def available() -> str | None:
     """Say why this backend cannot run here, in one line, or None when it can."""
     try:
-        gpu(0)
+        packages()
     except EnvironmentFault as fault:
         return str(fault)
     return None
@@ -42,7 +42,9 @@ def available() -> str | None:
 def infer(x: Any, scale: Any, bias: Any, mean: Any, var: Any, *, epsilon: float, axis: int) -> Any:  # noqa: ANN401 - arrays of any library
     """See `bnfold.runtime.infer`."""
     with exchange_for(x) as arrays:
-        source, layout, parameters = _read(arrays, x, axis, {"scale": scale, "bias": bias, "mean": mean, "var": var})
+        source, layout, parameters = _read(
+            arrays, x, axis, {"scale": scale, "bias": bias, "mean": mean, "var": var}
+        )
         target = arrays.like(source)
         plan = cuda_plan.infer(
             cuda_plan.Tensor.of(layout, source.dtype),
@@ -88,7 +90,8 @@ def train(
             unbiased=unbiased,
         )
         _run(arrays, plan, source.dtype)
-        return Training(*arrays.results(target, *record), backend="cuda")
+        y, batch_mean, batch_var, new_mean, new_var = arrays.results(target, *record)
+        return Training(y, batch_mean, batch_var, new_mean, new_var, backend="cuda")
 
 
 def backward(
@@ -111,7 +114,7 @@ def backward(
         check_same_dtype("dy", slope.dtype, "x", source.dtype)
         if not same_order(slope, source):
             raise UsageError(
-                f"dy has strides {slope.strides} and x has {source.strides}: pass both in the same memory order"
+                f"dy has strides {slope.strides} and x has {source.strides}: pass both in one memory order"
             )
         if training:
             check_trainable(layout, unbiased=False)
@@ -131,7 +134,8 @@ def backward(
             training=training,
         )
         _run(arrays, plan, source.dtype)
-        return Gradients(*arrays.results(target, *record), backend="cuda")
+        dx, dscale, dbias = arrays.results(target, *record)
+        return Gradients(dx, dscale, dbias, backend="cuda")
 
 
 def _read(
@@ -145,6 +149,9 @@ def _read(
     layout = memory_layout(source, axis)
     parameters = {name: arrays.read(name, array) for name, array in given.items()}
     check_per_channel({name: operand.shape for name, operand in parameters.items()}, layout)
+    for name, operand in parameters.items():
+        if operand.strides != (1,) and layout.channels > 1:
+            raise UsageError(f"{name} has stride {operand.strides[0]}: pass a contiguous copy")
     for first, second in (("scale", "bias"), ("mean", "var"), ("running_mean", "running_var")):
         if first in parameters and second in parameters:
             check_same_dtype(first, parameters[first].dtype, second, parameters[second].dtype)

@@ -118,7 +118,8 @@ def memory_layout(operand: Operand, axis: int) -> Layout:
     for a in reversed(by_stride):
         if operand.strides[a] != dense:
             raise UsageError(
-                f"x of shape {operand.shape} has strides {operand.strides}, which leave gaps: pass a contiguous copy"
+                f"x of shape {operand.shape} has strides {operand.strides}, which leave gaps or overlap: "
+                "pass a contiguous copy"
             )
         dense *= operand.shape[a]
     channel_axis = axis % len(operand.shape) if len(operand.shape) > 1 else None
@@ -160,7 +161,9 @@ class HostArrays:
     def read(self, name: str, array: Any) -> Operand:  # noqa: ANN401 - see Exchange
         """See `Exchange`."""
         if not isinstance(array, np.ndarray):
-            raise UsageError(f"{name} is a {_kind(array)} and x a numpy.ndarray: pass all in one kind of memory")
+            raise UsageError(
+                f"{name} is a {_kind(array)} and x a numpy.ndarray: pass all in one kind of memory"
+            )
         _check_dtype(name, array.dtype)
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
         operand = self.take(array.shape, array.dtype)
@@ -188,7 +191,7 @@ class HostArrays:
 
 @dataclass
 class _DeviceArrays:
-    """Arrays in device memory: read where they are, results made by their own library, on its current stream."""
+    """Arrays in device memory, read where they are; their library makes the results on its current stream."""
 
     x: Any
     gpu: Gpu = field(init=False)
@@ -216,7 +219,9 @@ class _DeviceArrays:
         """See `Exchange`."""
         view = self._view(name, array, stream=self._order_after(array))
         if view.device_id != self.gpu.ordinal:
-            raise UsageError(f"{name} is on GPU {view.device_id} and x on GPU {self.gpu.ordinal}: pass all on one")
+            raise UsageError(
+                f"{name} is on GPU {view.device_id} and x on GPU {self.gpu.ordinal}: pass all on one"
+            )
         _check_dtype(name, view.dtype)
         shape = tuple(view.shape)
         strides = _contiguous(shape) if view.strides is None else tuple(view.strides)
@@ -255,7 +260,9 @@ class _DeviceArrays:
             raise UsageError(f"{name} is a {_kind(array)}; with x in GPU memory it must be there too")
         view = import_module("cuda.core.utils").StridedMemoryView.from_any_interface(array, stream_ptr=stream)
         if not view.is_device_accessible:
-            raise UsageError(f"{name} is a {_kind(array)} in host memory: pass a numpy.ndarray, or move it to the GPU")
+            raise UsageError(
+                f"{name} is a {_kind(array)} in host memory: pass a numpy.ndarray, or move it to the GPU"
+            )
         return view
 
     def _order_after(self, array: Any) -> int:  # noqa: ANN401, ARG002 - an array of any library
@@ -302,8 +309,8 @@ class CupyArrays(_DeviceArrays):
 class ForeignArrays(_DeviceArrays):
     """Arrays of any other library that offers DLPack or `__cuda_array_interface__`.
 
-    Results are `cuda.core.utils.StridedMemoryView`, which offers DLPack in turn. Nothing is known of the library's
-    streams, so the results are complete when they are returned.
+    Results are `cuda.core.utils.StridedMemoryView`, which offers DLPack in turn. Nothing is known of the
+    library's streams, so the results are complete when they are returned.
     """
 
     def results(self, *operands: Operand) -> tuple[Any, ...]:

@@ -92,7 +92,7 @@ def compile_kernels(text: str, options: tuple[str, ...]) -> Compiled:
     """Run NVRTC. Needs no driver and no GPU.
 
     Raises:
-        EnvironmentFault: the extra is not installed, or the compiler refuses; the message has its first error.
+        EnvironmentFault: the extra is not installed, or it refuses; the message has its first error.
     """
     nvrtc = _nvrtc()
     _check_architecture(nvrtc, options)
@@ -150,10 +150,10 @@ def _check_architecture(nvrtc: Any, options: tuple[str, ...]) -> None:  # noqa: 
 def _text(nvrtc: Any, size_of: Any, read: Any, program: Any) -> bytes:  # noqa: ANN401 - see _nvrtc
     error, size = size_of(program)
     _check(nvrtc, error)
-    buffer = b" " * size
+    buffer = b" " * int(size)
     (error,) = read(program, buffer)
     _check(nvrtc, error)
-    return buffer
+    return bytes(buffer)
 
 
 def _check(nvrtc: Any, error: Any) -> None:  # noqa: ANN401 - see _nvrtc
@@ -171,7 +171,7 @@ def _kept(entry: Path) -> bytes | None:
 
 
 def _keep(entry: Path, cubin: bytes) -> None:
-    """Write a file that other processes see whole or not at all; whoever comes last wins with the same bytes."""
+    """Write a file that other processes see whole or not at all; the last one wins, with the same bytes."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=entry.stem, delete=False) as file:
         partial = Path(file.name)

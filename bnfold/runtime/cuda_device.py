@@ -36,14 +36,15 @@ class Gpu:
     """
 
     def __init__(self, ordinal: int) -> None:
-        cuda_driver.check_version(cuda_driver.probe(), cuda_compiler.version())
-        self._driver = _package("cuda.bindings.driver")
-        self._core = _package("cuda.core")
+        self._driver, self._core = packages()
         self.ordinal = ordinal
         self._call("cuInit", 0)
         self._device = self._call("cuDeviceGet", ordinal)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
-        capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
+        capability = (
+            self._attribute("COMPUTE_CAPABILITY_MAJOR"),
+            self._attribute("COMPUTE_CAPABILITY_MINOR"),
+        )
         self.architecture = f"sm_{capability[0]}{capability[1]}"
         self.limits = Limits(
             multiprocessors=self._attribute("MULTIPROCESSOR_COUNT"),
@@ -81,7 +82,8 @@ class Gpu:
         error, address = self._driver.cuMemAllocAsync(max(nbytes, 1), stream)
         if error == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
             free, total = self._call("cuMemGetInfo")
-            raise EnvironmentFault(out_of_memory(nbytes, f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"))
+            detail = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
+            raise EnvironmentFault(out_of_memory(nbytes, detail))
         self._check("cuMemAllocAsync", error)
         return int(address)
 
@@ -124,7 +126,7 @@ class Gpu:
             values = [
                 ctypes.c_double(argument)
                 if isinstance(argument, float)
-                else ctypes.c_uint64(workspace + argument.offset if isinstance(argument, Scratch) else argument)
+                else ctypes.c_uint64(argument.at(workspace) if isinstance(argument, Scratch) else argument)
                 for argument in launch.arguments
             ]
             self._core.launch(queue, config, self._kernel(DTYPE_CODES[dtype], launch.kernel), *values)
@@ -140,7 +142,11 @@ class Gpu:
                 attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 if name.endswith("_fused"):
                     self._call(
-                        "cuKernelSetAttribute", attribute, self.limits.shared_bytes, kernel.handle, self._device
+                        "cuKernelSetAttribute",
+                        attribute,
+                        self.limits.shared_bytes,
+                        kernel.handle,
+                        self._device,
                     )
                 self._kernels[code, name] = kernel
             return self._kernels[code, name]
@@ -157,6 +163,20 @@ class Gpu:
     def _check(self, function: str, error: Any) -> None:  # noqa: ANN401 - a type of an optional package
         if int(error) != 0:
             raise EnvironmentFault(f"the GPU cannot do it: {function} gave {error.name}")
+
+
+@cache
+def packages() -> tuple[Any, Any]:
+    """Check all that a GPU needs beside itself, and give `cuda.bindings.driver` and `cuda.core`.
+
+    Creates no context, which would take half a second and device memory.
+
+    Raises:
+        EnvironmentFault: no driver, no device, a package that is missing, or a driver too old for NVRTC.
+    """
+    driver = cuda_driver.probe()
+    cuda_driver.check_version(driver, cuda_compiler.version())
+    return _package("cuda.bindings.driver"), _package("cuda.core")
 
 
 @cache

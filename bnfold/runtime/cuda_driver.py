@@ -81,8 +81,8 @@ def check_version(driver: Driver, compiler: tuple[int, int]) -> None:
     """
     if driver.cuda[0] < compiler[0]:
         raise EnvironmentFault(
-            f"the NVIDIA driver supports CUDA {_dotted(driver.cuda)}, and NVRTC {_dotted(compiler)} needs CUDA "
-            f"{compiler[0]}.0: update the driver"
+            f"the NVIDIA driver supports CUDA {_dotted(driver.cuda)}, and NVRTC {_dotted(compiler)} needs "
+            f"CUDA {compiler[0]}.0: update the driver"
         )
 
 

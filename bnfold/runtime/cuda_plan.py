@@ -1,7 +1,7 @@
 """Which kernels of `kernels/bn.cu` run, on how many blocks, with which arguments.
 
 Pure: numbers in, frozen values out; nothing here touches a device. What decides in which order values are
-summed follows from shapes, alignment and the device's limits alone, so the same call gives the same bits each time.
+summed follows from shapes, alignment and the device's limits alone, so a call gives the same bits each time.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class Scratch:
     """An address within the workspace of a plan: so many bytes from its start."""
 
     offset: int
+
+    def at(self, workspace: int) -> int:
+        """The address, once the workspace has one."""
+        return workspace + self.offset
 
 
 Argument: TypeAlias = int | float | Scratch
@@ -137,17 +141,20 @@ class Tensor:
         """See a tensor as the kernels do: a single channel is one long row.
 
         Raises:
-            UsageError: 2**30 values or more before, along or after the channel axis, or vectors of one channel.
+            UsageError: 2**30 values or more before, along or after the channel axis, or as many vectors.
         """
         single = layout.channels == 1
         outer = 1 if single else layout.outer
         inner = layout.count if single else layout.inner
-        if max(outer, inner, layout.channels) >= _INDEX_LIMIT:
+        tensor = cls(outer, layout.channels, inner, dtype)
+        # A row at an odd address touches the most vectors.
+        slots = 0 if tensor.channels_last else tensor.slots(dtype.itemsize)
+        if max(outer, inner, layout.channels, slots) >= _INDEX_LIMIT:
             raise UsageError(
                 f"x as [outer, channels, inner] is {layout.shape}; the CUDA backend takes fewer than 2**30 "
-                "along each of the three: split the batch"
+                "along each of the three, and of vectors in a channel: split the batch"
             )
-        return cls(outer, layout.channels, inner, dtype)
+        return tensor
 
     @property
     def lanes(self) -> int:

@@ -235,6 +235,18 @@ def test_a_bn_shared_by_two_convs_with_bns_of_their_own() -> None:
     expect(net.model())
 
 
+@pytest.mark.parametrize("op", ["Add", "Sum", "Sub", "Mul", "Concat"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_join_with_a_constant_node(op: str, side: int) -> None:
+    """The other branch is a node without inputs."""
+    net, x = start()
+    y = net.bn(net.conv(x, 3, 4), 4, name="bn")
+    c = net.const(net.draw(1, 4, 4, 4), "node")
+    attrs = {"axis": 1} if op == "Concat" else {}
+    net.output(net.node(op, *((y, c) if side else (c, y)), **attrs))  # type: ignore[arg-type]  # attributes of any type
+    expect(net.model(), folded={"bn"})
+
+
 def test_nameless_bns_that_merge_are_told_apart() -> None:
     """Without a name a BN is called by its output: the one it has in the caller's model."""
     net = Net(17)

@@ -125,7 +125,7 @@ def test_nodes_stay_sorted_where_they_were() -> None:
     b = net.bn(b, 4, name="b_bn")
     d = net.conv(c, 3, 4, name="d")
     a = net.bn(a, 4, name="a_bn")
-    net.output(net.node("Add", a, b, name="e"), net.bn(d, 4, name="d_bn"))
+    net.output(net.node("Mul", a, b, name="e"), net.bn(d, 4, name="d_bn"))
     result = expect(net.model(), folded={"a_bn", "b_bn", "d_bn"})
     assert [n.name for n in result.model.graph.node] == ["a", "b", "c", "d", "e"]
 

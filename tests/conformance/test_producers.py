@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.build import DOUBLE, FLOAT, Net
+from support.build import DOUBLE, FLOAT, Attribute, Net
 from support.claims import expect, initializers, ops
 
 RANKS = {1: (7,), 2: (7, 6), 3: (5, 6, 4)}
 
 
-# --- Conv ---------------------------------------------------------------------------------------------------------
+# --- Conv -------------------------------------------------------------------------------------------------
 
 
-def conv_net(rank: int, cin: int, cout: int, *, bias: bool | str = True, kernel: int = 3, **attrs: Any) -> Net:
+def conv_net(
+    rank: int, cin: int, cout: int, *, bias: bool | str = True, kernel: int = 3, **attrs: Attribute
+) -> Net:
     net = Net(elem=FLOAT)
     x = net.input("x", 2, cin, *RANKS[rank])
     y = net.conv(x, cin, cout, [kernel] * rank, bias=bias, name="conv", **attrs)
@@ -75,11 +77,13 @@ def test_conv_keeps_its_attributes_and_name() -> None:
     assert after.input[0] == "x"
 
 
-# --- ConvTranspose ------------------------------------------------------------------------------------------------
+# --- ConvTranspose ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bias", [True, False, ""], ids=["bias", "no_bias", "empty_bias"])
-@pytest.mark.parametrize(("cin", "cout", "groups"), [(4, 6, 1), (4, 6, 2), (4, 4, 4), (4, 4, 1), (4, 4, 2), (6, 9, 3)])
+@pytest.mark.parametrize(
+    ("cin", "cout", "groups"), [(4, 6, 1), (4, 6, 2), (4, 4, 4), (4, 4, 1), (4, 4, 2), (6, 9, 3)]
+)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_conv_transpose(rank: int, cin: int, cout: int, groups: int, bias: bool | str) -> None:
     net = Net()
@@ -112,7 +116,7 @@ def test_conv_transpose_paddings(attrs: dict[str, Any]) -> None:
     expect(net.model(), folded={"bn"})
 
 
-# --- Gemm ---------------------------------------------------------------------------------------------------------
+# --- Gemm -------------------------------------------------------------------------------------------------
 
 C_SHAPES: dict[str, tuple[int, ...] | None] = {
     "absent": None,
@@ -147,7 +151,9 @@ def test_gemm_square(kind: str) -> None:
     """M = N = K: a C of [4] could be either; the specification aligns it right, so it is [N]."""
     shapes: dict[str, tuple[int, ...]] = {"[N]": (4,), "[M,1]": (4, 1), "[M,N]": (4, 4), "scalar": ()}
     net = Net()
-    y = net.node("Gemm", net.input("x", 4, 4), net.init(net.draw(4, 4)), net.init(net.draw(*shapes[kind])), transB=1)
+    y = net.node(
+        "Gemm", net.input("x", 4, 4), net.init(net.draw(4, 4)), net.init(net.draw(*shapes[kind])), transB=1
+    )
     net.output(net.bn(y, 4, name="bn"))
     expect(net.model(), folded={"bn"})
 
@@ -176,12 +182,14 @@ def test_gemm_with_constant_a_and_running_b_is_not_folded() -> None:
     expect(net.model(), folded=set(), kept={"bn": {"BNF012", "BNF019", "BNF023"}})
 
 
-# --- MatMul -------------------------------------------------------------------------------------------------------
+# --- MatMul -----------------------------------------------------------------------------------------------
 
 
 def test_matmul_2d_gains_a_bias() -> None:
     net = Net()
-    net.output(net.bn(net.node("MatMul", net.input("x", 4, 3), net.init(net.draw(3, 5)), name="mm"), 5, name="bn"))
+    net.output(
+        net.bn(net.node("MatMul", net.input("x", 4, 3), net.init(net.draw(3, 5)), name="mm"), 5, name="bn")
+    )
     result = expect(net.model(), folded={"bn"})
     assert ops(result.model) in (["Gemm"], ["MatMul", "Add"])
 
@@ -207,9 +215,11 @@ def test_matmul_add_2d(shape: tuple[int, ...], side: str) -> None:
 
 
 def test_matmul_add_of_a_row_constant_is_no_channel_bias() -> None:
-    """[M,1] differs by row: it is affine in no channel, yet scaling it [M,N] is exact; either outcome must be right."""
+    """[M,1] differs by row: no channel has one bias, yet it can be scaled as [M,N]; the values decide."""
     net = Net()
-    y = net.node("Add", net.node("MatMul", net.input("x", 4, 3), net.init(net.draw(3, 4))), net.init(net.draw(4, 1)))
+    y = net.node(
+        "Add", net.node("MatMul", net.input("x", 4, 3), net.init(net.draw(3, 4))), net.init(net.draw(4, 1))
+    )
     net.output(net.bn(y, 4, name="bn"))
     expect(net.model())
 
@@ -265,16 +275,18 @@ def test_matmul_3d_add_shapes(shape: tuple[int, ...]) -> None:
     expect(net.model(), folded={"bn"})
 
 
-# --- through Identity and Dropout ---------------------------------------------------------------------------------
+# --- through Identity and Dropout -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("opset", [6, 7, 11, 12, 13, 22])
-@pytest.mark.parametrize("chain", [["Identity"], ["Dropout"], ["Identity", "Dropout", "Identity"]], ids="-".join)
+@pytest.mark.parametrize(
+    "chain", [["Identity"], ["Dropout"], ["Identity", "Dropout", "Identity"]], ids="-".join
+)
 def test_through_identity_and_dropout(opset: int, chain: list[str]) -> None:
     net = Net(opset)
     y = net.conv(net.input("x", 1, 3, 6, 6), 3, 4)
     for i, op in enumerate(chain):
-        attrs = {"is_test": 1} if op == "Dropout" and opset < 7 else {}
+        attrs: dict[str, Any] = {"is_test": 1} if op == "Dropout" and opset < 7 else {}
         y = net.node(op, y, name=f"pass_{i}", **attrs)
     net.output(net.bn(y, 4, name="bn"))
     result = expect(net.model(), folded={"bn"})
@@ -289,15 +301,17 @@ def test_through_a_dropout_that_is_told_not_to_train() -> None:
     expect(net.model(), folded={"bn"})
 
 
-# --- composed with constants --------------------------------------------------------------------------------------
+# --- composed with constants ------------------------------------------------------------------------------
 
 CHANNEL_SHAPES = [(4, 1, 1), (1, 4, 1, 1), (), (1,), (1, 1, 1)]
 
 
 @pytest.mark.parametrize("shape", CHANNEL_SHAPES, ids=str)
-@pytest.mark.parametrize(("op", "side"), [("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Mul", 0), ("Mul", 1), ("Div", 1)])
+@pytest.mark.parametrize(
+    ("op", "side"), [("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Mul", 0), ("Mul", 1), ("Div", 1)]
+)
 def test_conv_then_constant_then_bn(op: str, side: int, shape: tuple[int, ...]) -> None:
-    """`side` is the place of the constant: Sub(c, x) has scale -1; Div(c, x) is not affine and stands elsewhere."""
+    """`side` is the place of the constant: Sub(c, x) has scale -1; Div(c, x) is not affine."""
     net = Net()
     y = net.conv(net.input("x", 1, 3, 6, 6), 3, 4)
     c = net.init(net.draw(*shape, low=0.5, high=2.0))
@@ -332,7 +346,9 @@ def test_conv_then_constant_of_old_opsets(opset: int, op: str, broadcast: str) -
     """Opsets below 7 place the operand by `axis`; C = W = H here, so the shape alone says nothing."""
     net = Net(opset)
     y = net.conv(net.input("x", 1, 3, 4, 4), 3, 4, [1, 1])
-    shape: tuple[int, ...] = {"axis1": (4,), "axis-3": (4,), "scalar": (1,), "full_suffix": (4, 4, 4)}[broadcast]
+    shape: tuple[int, ...] = {"axis1": (4,), "axis-3": (4,), "scalar": (1,), "full_suffix": (4, 4, 4)}[
+        broadcast
+    ]
     attrs: dict[str, Any] = {"axis1": {"axis": 1}, "axis-3": {"axis": -3}}.get(broadcast, {})
     if opset == 1:
         attrs["consumed_inputs"] = [0, 0]
@@ -378,7 +394,7 @@ def test_bn_merges_where_the_first_is_read_once_only() -> None:
     expect(net.model(), kept={"first": "BNF019", "second": "BNF010"})
 
 
-# --- spelled out --------------------------------------------------------------------------------------------------
+# --- spelled out ------------------------------------------------------------------------------------------
 
 
 def spelled(net: Net, y: str, form: str, channels: int = 4) -> str:
@@ -419,7 +435,9 @@ def test_spelled_out_after_conv(form: str) -> None:
     net = Net()
     net.output(spelled(net, net.conv(net.input("x", 1, 3, 6, 6), 3, 4, bias=False), form))
     result = expect(net.model())
-    assert [op for op in ops(result.model) if op not in ("Constant", "Sqrt", "Add", "Reciprocal")][:1] == ["Conv"]
+    assert [op for op in ops(result.model) if op not in ("Constant", "Sqrt", "Add", "Reciprocal")][:1] == [
+        "Conv"
+    ]
     assert len(result.folds) == 1, "the chain is one BatchNormalization"
     running = [n for n in result.model.graph.node if n.op_type in ("Sub", "Mul", "Div", "Add")]
     assert not running, "the chain is gone"
@@ -439,7 +457,11 @@ def test_spelled_out_whose_middle_is_read_twice(form: str) -> None:
     """A reader of the chain's inside must still see what it saw."""
     net = Net()
     y = spelled(net, net.conv(net.input("x", 1, 3, 6, 6), 3, 4), form)
-    inside = net.nodes[-1].input[0] if net.nodes[-1].input[0].split("_")[0] in ("mul", "sub", "div") else net.nodes[-1].input[1]
+    inside = (
+        net.nodes[-1].input[0]
+        if net.nodes[-1].input[0].split("_")[0] in ("mul", "sub", "div")
+        else net.nodes[-1].input[1]
+    )
     net.output(y, net.node("Relu", inside))
     expect(net.model())
 
@@ -461,7 +483,7 @@ def test_spelled_out_after_gemm() -> None:
     assert ops(result.model) == ["Gemm"]
 
 
-# --- in between a real network ------------------------------------------------------------------------------------
+# --- in between a real network ----------------------------------------------------------------------------
 
 
 def test_a_residual_network_folds_completely() -> None:
@@ -479,7 +501,7 @@ def test_a_residual_network_folds_completely() -> None:
     assert "BatchNormalization" not in ops(result.model)
 
 
-# --- exactness ----------------------------------------------------------------------------------------------------
+# --- exactness --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("elem", [FLOAT, DOUBLE])
@@ -487,7 +509,12 @@ def test_every_written_number_is_rounded_once(elem: int) -> None:
     """The stored weights are the float64 fold rounded to nearest, in every element."""
     net = Net(elem=elem)
     w, b = net.draw(64, 16, 3, 3), net.draw(64)
-    stats = {"scale": net.draw(64), "bias": net.draw(64), "mean": net.draw(64), "var": net.draw(64, low=0.1, high=3.0)}
+    stats = {
+        "scale": net.draw(64),
+        "bias": net.draw(64),
+        "mean": net.draw(64),
+        "var": net.draw(64, low=0.1, high=3.0),
+    }
     x = net.input("x", 1, 16, 4, 4)
     y = net.node("Conv", x, net.init(w), net.init(b))
     net.output(net.bn(y, 64, name="bn", stats=stats, epsilon=0.125))
@@ -503,8 +530,8 @@ def test_every_written_number_is_rounded_once(elem: int) -> None:
         np.testing.assert_array_equal(got[node.input[1]], folded_w.astype(np.float32).astype(np.float64))
         np.testing.assert_array_equal(got[node.input[2]], folded_b.astype(np.float32).astype(np.float64))
     else:
-        # Stored type and arithmetic are both float64: three roundings in the weight (sqrt, division, product) and
-        # six in the bias, whose terms bound each of them.
+        # Stored type and arithmetic are both float64: three roundings in the weight (root, quotient, product)
+        # and six in the bias, whose terms bound each of them.
         unit = 2.0**-53
         assert np.all(np.abs(got[node.input[1]] - folded_w) <= 4 * unit * np.abs(folded_w))
         terms = (np.abs(b) + np.abs(stats["mean"])) * np.abs(scale) + np.abs(stats["bias"])

@@ -142,8 +142,8 @@ class Grower:
         self.grown(name, after)
         return True
 
-    def bn(self) -> bool:
-        x, shape = self.tensor()
+    def bn(self, at: tuple[str, Shape] | None = None) -> bool:
+        x, shape = self.tensor() if at is None else at
         if len(shape) < 2:
             return False
         channels = shape[1]
@@ -298,6 +298,36 @@ class Grower:
         inner.output(inner.node("Identity", body.tensors[-1][0]), shape=list(shape))
         return inner.graph(which)
 
+    def parallel(self) -> bool:
+        """Linear branches of one input that are summed, as blocks to reparameterize have them."""
+        x, shape = self.tensor()
+        if len(shape) != 4:
+            return False
+        out = self.pick(shape[1], shape[1], 1, 2)
+        group = self.pick(1, 1, shape[1]) if out == shape[1] else 1
+        stride = self.pick(1, 1, 2)
+        after = (shape[0], out, *((s - 1) // stride + 1 for s in shape[2:]))
+        if math.prod(after) > LARGEST:
+            return False
+        ends = []
+        for kernel in self.pick((3, 1), (1, 3), (3, 3), (1, 1), (3, 1, 1)):
+            w = self.constant(out, shape[1] // group, kernel, kernel)
+            bias = [self.constant(out)] if self.pick(False, True) else []
+            pads = [kernel // 2] * 4
+            y = self.net.node("Conv", x, w, *bias, pads=pads, strides=[stride] * 2, group=group)
+            if self.pick(True, False):
+                self.bn((y, after))
+                y, _ = self.tensors.pop()
+            ends.append(y)
+        if out == shape[1] and stride == 1 and self.pick(False, True):
+            self.bn((x, shape))
+            ends.append(self.tensors.pop()[0])
+        total = ends[0]
+        for end in ends[1:]:
+            total = self.net.node("Add", total, end)
+        self.grown(total, after)
+        return True
+
     def call(self) -> bool:
         """A local function of Conv and BN, its weights given by each call; often called more than once."""
         x, shape = self.tensor()
@@ -374,6 +404,7 @@ def models(draw: Draw) -> ModelProto:
         grower.conv, grower.gemm, grower.conv_transpose, grower.matmul, grower.activation, grower.passing,
         grower.binary, grower.with_constant, grower.with_constant, grower.spelled_out, grower.concat,
         grower.reshape, grower.flatten, grower.transpose, grower.branch, grower.call,
+        grower.parallel,
     )  # fmt: skip
     for i in range(draw(st.integers(3, 10))):
         step = grower.linear_then_bn if i == 1 else draw(st.sampled_from(steps))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
-
 from support.claims import BN, bodies, label
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "emulator.hpp"
@@ -55,10 +57,13 @@ struct Fiber {
   State state = DONE;
   Barrier* barrier = nullptr;
   Block* block = nullptr;
-  unsigned thread = 0, shuffles = 0;
+  unsigned thread = 0, shuffles = 0, priority = 0;
 };
 
 std::vector<Fiber*> fibers;
+// Of all that could run, the one of the lowest number does: a thread can be left far behind the others.
+std::set<std::pair<unsigned, Fiber*>> ready;
+unsigned last_priority;
 std::vector<Block> blocks;
 Barrier cluster;
 unsigned cluster_epoch;
@@ -145,6 +150,11 @@ void resume(Fiber* fiber) {
   current = nullptr;
 }
 
+void make_ready(Fiber* fiber) {
+  fiber->state = READY;
+  ready.insert({fiber->priority, fiber});
+}
+
 void fail(const std::string& reason) {
   if (error.empty()) {
     error = reason;
@@ -168,7 +178,7 @@ bool meet(Barrier& barrier, int line) {
   if (++barrier.arrived == barrier.expected) {
     barrier.arrived = 0;
     for (Fiber* fiber : fibers) {
-      if (fiber->state == WAITING && fiber->barrier == &barrier) fiber->state = READY;
+      if (fiber->state == WAITING && fiber->barrier == &barrier) make_ready(fiber);
     }
     return true;
   }
@@ -194,7 +204,6 @@ void start_cluster(unsigned first) {
     for (Warp& warp : block.warps) warp.barrier = {LANES_PER_WARP, 0, 0};
     for (unsigned thread = 0; thread < threads; ++thread) {
       Fiber* fiber = fibers[rank * threads + thread];
-      fiber->state = READY;
       fiber->barrier = nullptr;
       fiber->block = &block;
       fiber->thread = thread;
@@ -216,15 +225,17 @@ void order_by(std::vector<unsigned>& order) {
 void run_cluster() {
   std::vector<unsigned> order(fibers.size());
   order_by(order);
-  for (bool moved = true; moved;) {
-    moved = false;
-    if (shape->order == RANDOM) order_by(order);
-    for (unsigned i : order) {
-      if (fibers[i]->state != READY) continue;
-      moved = true;
-      resume(fibers[i]);
-      if (!error.empty()) return;
-    }
+  ready.clear();
+  for (unsigned i = 0; i < order.size(); ++i) {
+    fibers[i]->priority = order[i];
+    make_ready(fibers[i]);
+  }
+  last_priority = static_cast<unsigned>(order.size());
+  while (!ready.empty()) {
+    Fiber* fiber = ready.begin()->second;
+    ready.erase(ready.begin());
+    resume(fiber);
+    if (!error.empty()) return;
   }
   for (Fiber* fiber : fibers) {
     if (fiber->state == WAITING) {
@@ -285,6 +296,13 @@ double cluster_read(const double* local, unsigned rank) {
   double value;
   std::memcpy(&value, there, sizeof value);
   return value;
+}
+
+// Vectors of the kernels' own, in registers on hardware, may lie anywhere.
+void check_vector(const void* address) {
+  if (reinterpret_cast<std::uintptr_t>(address) % 16 && current && !watch::own_stack(address)) {
+    fail("misaligned access of 16 bytes");
+  }
 }
 
 double shuffle_down(int line, unsigned mask, double value, int distance) {
@@ -348,7 +366,10 @@ bool own_stack(const void* address) {
 void report(const std::string& reason) { fail(reason); }
 
 void pause() {
-  if (shape->order == RANDOM && chance(64) == 0) yield();
+  if (shape->order != RANDOM || chance(64) != 0) return;
+  current->priority = last_priority++;
+  make_ready(current);
+  yield();
 }
 
 }  // namespace watch

@@ -37,6 +37,7 @@ void wait_for_cluster(int line);
 unsigned cluster_rank();
 unsigned cluster_size();
 double cluster_read(const double* local, unsigned rank);
+void check_vector(const void* address);
 double shuffle_down(int line, unsigned mask, double value, int distance);
 
 // Runs `body(context)` once per thread; 0, or 1 with the reason in emulator_error().
@@ -93,44 +94,50 @@ using emulator::cluster_read;
 using emulator::cluster_size;
 using emulator::shared_memory;
 
-struct alignas(16) uint4 {
+// Of no alignment that the compiler could rely on: a copy from or to a place where hardware would trap is reported.
+struct uint4 {
   unsigned x, y, z, w;
+
+  uint4() = default;
+  uint4(unsigned x_, unsigned y_, unsigned z_, unsigned w_) : x(x_), y(y_), z(z_), w(w_) {}
+  uint4(const uint4& other) : x(other.x), y(other.y), z(other.z), w(other.w) { emulator::check_vector(&other); }
+  uint4& operator=(const uint4& other) {
+    emulator::check_vector(this);
+    emulator::check_vector(&other);
+    x = other.x, y = other.y, z = other.z, w = other.w;
+    return *this;
+  }
 };
 
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-template <class To, class From>
-inline To bits_as(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
+// A builtin rather than memcpy, which instrumentation would not see.
+#define bits_as(To, from) __builtin_bit_cast(To, from)
 
-inline float __uint_as_float(unsigned bits) { return bits_as<float>(bits); }
-inline unsigned __float_as_uint(float value) { return bits_as<unsigned>(value); }
+inline float __uint_as_float(unsigned bits) { return bits_as(float, bits); }
+inline unsigned __float_as_uint(float value) { return bits_as(unsigned, value); }
 inline int __popc(unsigned mask) { return __builtin_popcount(mask); }
 inline double __hiloint2double(int high, int low) {
-  return bits_as<double>(static_cast<std::uint64_t>(static_cast<unsigned>(high)) << 32 | static_cast<unsigned>(low));
+  return bits_as(double, static_cast<std::uint64_t>(static_cast<unsigned>(high)) << 32 | static_cast<unsigned>(low));
 }
-inline int __double2hiint(double value) { return static_cast<int>(bits_as<std::uint64_t>(value) >> 32); }
-inline int __double2loint(double value) { return static_cast<int>(bits_as<std::uint64_t>(value)); }
+inline int __double2hiint(double value) { return static_cast<int>(bits_as(std::uint64_t, value) >> 32); }
+inline int __double2loint(double value) { return static_cast<int>(bits_as(std::uint64_t, value)); }
 
 // IEEE 754 binary16, as the conversion instructions do it.
 inline float widen_half(unsigned short bits) {
   const unsigned sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, fraction = bits & 0x3ffu;
-  if (exponent == 31) return bits_as<float>(sign | 0x7f800000u | fraction << 13);
-  if (exponent != 0) return bits_as<float>(sign | (exponent + 112) << 23 | fraction << 13);
+  if (exponent == 31) return bits_as(float, sign | 0x7f800000u | fraction << 13);
+  if (exponent != 0) return bits_as(float, sign | (exponent + 112) << 23 | fraction << 13);
   const float small = static_cast<float>(fraction) * 0x1p-24f;
   return sign ? -small : small;
 }
 
 inline unsigned short narrow_half(float value) {
-  const unsigned bits = bits_as<unsigned>(value), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+  const unsigned bits = bits_as(unsigned, value), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
   if (size > 0x7f800000u) return static_cast<unsigned short>(0x7fffu);  // what cvt gives for every NaN
   if (size >= 0x47800000u) return static_cast<unsigned short>(sign | 0x7c00u);
   if (size < 0x38800000u) {  // Subnormal: in units of 2**-24, which nearbyint rounds to even.
-    return static_cast<unsigned short>(sign | static_cast<unsigned>(std::nearbyint(bits_as<float>(size) * 0x1p24f)));
+    return static_cast<unsigned short>(sign | static_cast<unsigned>(std::nearbyint(bits_as(float, size) * 0x1p24f)));
   }
   const unsigned rebased = size - 0x38000000u;
   return static_cast<unsigned short>(sign | (rebased + 0xfffu + (rebased >> 13 & 1u)) >> 13);

@@ -1,0 +1,100 @@
+"""What the steps of one verification share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+
+from bnfold.errors import ModelError
+from bnfold.verification.sessions import Level, Outcome
+
+if TYPE_CHECKING:
+    from bnfold.verification.verdict import OutputEvidence
+
+Progress = Callable[[str], None]
+Outcomes = Mapping[tuple[Level, str], Outcome]
+LEVELS: tuple[Level, ...] = ("disable_all", "enable_all")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to compare: its proto without external data, its file, and the folder of that."""
+
+    proto: onnx.ModelProto
+    path: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of models and how to compare them."""
+
+    original: Model
+    folded: Model
+    provider: str
+    timeout: float
+    seed: int
+    say: Progress
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a step found."""
+
+    rows: tuple[OutputEvidence, ...] = ()
+    findings: tuple[str, ...] = ()
+
+    def __add__(self, other: Evidence) -> Evidence:
+        return Evidence(self.rows + other.rows, self.findings + other.findings)
+
+
+def open_model(source: Path | bytes, scratch: Path) -> Model:
+    """Read a model; bytes are written to `scratch`, since onnxruntime runs in another process.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = source if isinstance(source, Path) else scratch
+    try:
+        if isinstance(source, bytes):
+            path.write_bytes(source)
+            proto = onnx.load_model_from_string(source)
+        else:
+            proto = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX model ({error})") from error
+    return Model(proto, path, path.parent)
+
+
+def interface_mismatch(case: Case) -> str:
+    """How the models' inputs and outputs differ; empty when they do not."""
+    for kind in ("input", "output"):
+        first, second = (_signature(model.proto, kind) for model in (case.original, case.folded))
+        if first != second:
+            return f"{kind}s {_listed(first)} became {_listed(second)}"
+    return ""
+
+
+def _signature(model: onnx.ModelProto, kind: str) -> list[tuple[str, int]]:
+    backed = {tensor.name for tensor in model.graph.initializer} if kind == "input" else set()
+    backed |= {tensor.values.name for tensor in model.graph.sparse_initializer} if kind == "input" else set()
+    return [
+        (value.name, value.type.tensor_type.elem_type)
+        for value in getattr(model.graph, kind)
+        if value.name not in backed
+    ]
+
+
+def _listed(signature: list[tuple[str, int]]) -> str:
+    return (
+        ", ".join(f"{name} ({onnx.TensorProto.DataType.Name(number).lower()})" for name, number in signature)
+        or "none"
+    )

@@ -1,0 +1,103 @@
+"""Do two models compute the same function? The verdict, step by step.
+
+1. Feeds are made in sizes that the original accepts (`feeding`).
+2. onnxruntime runs both models, at DISABLE_ALL and at ENABLE_ALL, in a process of its own (`sessions`).
+3. The original is evaluated in float64: the truth. At each level the folded model's error against it is
+   judged by the original's (`gather`, `judge`).
+4. For the first feed the folded model is evaluated in float64 too: what is left is the effect of its stored
+   weights, judged by what half-ulp changes of the original's weights do (`real`, `sensitivity`).
+5. Where there is no truth, the runtime's own answer to half-ulp changes is the yardstick (`bound`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bnfold.verification.case import LEVELS, Case, Evidence, Progress, interface_mismatch, open_model
+from bnfold.verification.conclusion import conclude, verdict
+from bnfold.verification.feeding import Given, choose_feeds
+from bnfold.verification.feeds import NoFeedError
+from bnfold.verification.gather import failures, judged_by_bound, judged_by_truth
+from bnfold.verification.sessions import Run, run_model
+from bnfold.verification.truth import TruthUnavailableError
+
+if TYPE_CHECKING:
+    from bnfold.verification.verdict import Verdict
+
+TruthMode = Literal["auto", "full", "bound"]
+
+
+def verify(
+    original: Path | bytes,
+    folded: Path | bytes,
+    *,
+    feeds: Given = None,
+    seed: int = 0,
+    provider: str = "cpu",
+    truth: TruthMode = "auto",
+    timeout: float = 600.0,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Say whether two models compute the same function.
+
+    Args:
+        original: the model to be trusted, a file or serialized bytes.
+        folded: the model to be judged.
+        feeds: arrays by input name, or several such mappings; None makes seeded feeds.
+        seed: of the feeds that are made.
+        provider: "cpu", "cuda" or "tensorrt"; a silent fall back to the CPU is reported, never accepted.
+        truth: "auto" evaluates the original in float64 and says so where it cannot; "full" treats that as
+            "not verified"; "bound" does without.
+        timeout: seconds that one onnxruntime process may take.
+        progress: is told what happens, one short line at a time.
+
+    Raises:
+        ModelError: a model cannot be read.
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
+        UsageError: feeds that do not fit the model, or an unknown provider.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as scratch:
+        case = Case(
+            original=open_model(original, Path(scratch, "original.onnx")),
+            folded=open_model(folded, Path(scratch, "folded.onnx")),
+            provider=provider,
+            timeout=timeout,
+            seed=seed,
+            say=progress or (lambda _line: None),
+            scratch=Path(scratch),
+        )
+        result = _verify(case, feeds, truth)
+    return replace(result, seconds=time.monotonic() - started)
+
+
+def _verify(case: Case, given: Given, mode: TruthMode) -> Verdict:
+    mismatch = interface_mismatch(case)
+    if mismatch:
+        return verdict(case, "different", f"different: {mismatch}", Evidence(), ())
+    try:
+        feeds, sizes = choose_feeds(case, given)
+    except NoFeedError as error:
+        return verdict(case, "not verified", f"not verified: {error}", Evidence(), ())
+    case.say("running both models in onnxruntime")
+    runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
+    first = run_model(case.original.path, runs, provider=case.provider, timeout=case.timeout)
+    second = run_model(case.folded.path, runs, provider=case.provider, timeout=case.timeout)
+    evidence = Evidence(findings=sizes) + failures(first, second)
+    obstacle = "not asked for"
+    if mode != "bound":
+        try:
+            evidence += judged_by_truth(case, feeds, first, second)
+        except TruthUnavailableError as error:
+            obstacle = str(error)
+        else:
+            return conclude(case, evidence, feeds, first)
+    if mode == "full":
+        summary = f"not verified: no float64 truth; {obstacle}"
+        return verdict(case, "not verified", summary, evidence, feeds, first)
+    evidence += Evidence(findings=(f"judged by a bound, without float64 truth: {obstacle}",))
+    return conclude(case, evidence + judged_by_bound(case, feeds, first, second), feeds, first)

@@ -1,0 +1,164 @@
+"""The float64 side of a verification: truth, and what the folded weights do to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from bnfold.verification.errors import Error, difference
+from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
+from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer
+from bnfold.verification.truth import Truth
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bnfold.verification.feeds import Feed
+    from bnfold.verification.verdict import OutputEvidence
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# An allowance is the largest effect of several random draws. With a thousand outputs, each a sum over many
+# weights, two draws say it all; a single number may come out near zero by chance, draw after draw.
+DRAWS, DRAWS_OF_FEW_OUTPUTS = 2, 16
+FEW_OUTPUTS = 256
+# Flips are looked for with changes this much larger: rounding inside a runtime adds up over the layers.
+FLIP_FACTOR = 16.0
+
+
+@dataclass(frozen=True)
+class RealEvidence:
+    """What the float64 evaluations of one feed say.
+
+    Attributes:
+        truth: the original's outputs.
+        rows: the folded model's outputs, and operands of its decisions, judged in float64.
+        flips: decisions that half-ulp changes or the fold turned, by node.
+    """
+
+    truth: Mapping[str, Any]
+    rows: tuple[OutputEvidence, ...]
+    flips: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What moving values by half an ulp does: to outputs, to operands of decisions, and to decisions."""
+
+    outputs: Mapping[str, Error]
+    operands: Mapping[str, Error]
+    flips: Mapping[str, int]
+
+
+class Reals:
+    """Both models, ready for float64.
+
+    Args:
+        original: the model to be trusted.
+        folded: the model to be judged.
+        folders: where their external data lies.
+
+    Raises:
+        TruthUnavailableError: a model cannot be compiled.
+    """
+
+    def __init__(
+        self, original: onnx.ModelProto, folded: onnx.ModelProto, folders: tuple[Path, Path]
+    ) -> None:
+        self._original = Truth(original, folders[0])
+        self._folded = Truth(folded, folders[1])
+        self._epsilon = weight_epsilon(original)
+
+    def truth(self, feed: Feed) -> dict[str, Any]:
+        """The original's outputs in float64."""
+        return self._original.run(feed.values)
+
+    def evidence(self, feed: Feed) -> RealEvidence:
+        """Evaluate the original, the folded model, and the original with its weights moved.
+
+        Raises:
+            TruthUnavailableError: an operator cannot be evaluated.
+        """
+        recorder = Recorder()
+        truth = self._original.run(feed.values, recorder)
+        hooks = Replayer(recorder.decisions)
+        folded = self._folded.run(feed.values, hooks)
+        effects = self._effects(feed, truth, recorder, results=False)
+        rows = [
+            judge_real(
+                Place(name, feed.name, "float64"), value, folded[name], effects.outputs[name], self._epsilon
+            )
+            for name, value in truth.items()
+        ]
+        worst: dict[str, OutputEvidence] = {}
+        for label, error, signal in hooks.operands:
+            place = Place(f"operand of {label}", feed.name, "float64")
+            row = judge_moved(place, error, signal, effects.operands[label], self._epsilon)
+            if label not in worst or worst[label].outcome == "pass":
+                worst[label] = row
+        return RealEvidence(truth, (*rows, *worst.values()), {**effects.flips, **hooks.flipped})
+
+    def runtime_allowances(self, feed: Feed) -> Mapping[str, Error]:
+        """How far each output of the original moves when weights and results move by half an ulp.
+
+        Raises:
+            TruthUnavailableError: an operator cannot be evaluated.
+        """
+        recorder = Recorder()
+        truth = self._original.run(feed.values, recorder)
+        return self._effects(feed, truth, recorder, results=True).outputs
+
+    def _effects(self, feed: Feed, truth: Mapping[str, Any], recorder: Recorder, *, results: bool) -> Effects:
+        outputs = dict.fromkeys(truth, Error())
+        operands: dict[str, Error] = {}
+        flips: dict[str, int] = {}
+        few = any(is_float(value) and value.size < FEW_OUTPUTS for value in truth.values())
+        draws = [self._epsilon] * (DRAWS_OF_FEW_OUTPUTS if few else DRAWS)
+        factors = [*draws, FLIP_FACTOR * self._epsilon] if recorder.decisions else draws
+        for seed, epsilon in enumerate(factors):
+            hooks = Replayer(recorder.decisions, epsilon=epsilon, results=results, seed=seed)
+            moved = self._original.run(feed.values, hooks)
+            flips |= hooks.flipped
+            if epsilon > self._epsilon:
+                continue
+            for name, value in truth.items():
+                if is_float(value):
+                    outputs[name] = outputs[name].beyond(_measured(difference(value, moved[name])))
+            for label, error, _signal in hooks.operands:
+                operands[label] = operands.get(label, Error()).beyond(_measured(error))
+        return Effects(outputs, operands, flips)
+
+
+def _measured(error: Error) -> Error:
+    """An effect that could be measured; where moving a value changed a shape there is none."""
+    return error if np.isfinite(error.max) else Error()
+
+
+def weight_epsilon(model: onnx.ModelProto) -> float:
+    """Spacing relative to 1 of the dtype that the weights are stored in.
+
+    Of several dtypes the coarsest that holds a hundredth of the weights counts.
+    """
+    elements: dict[int, int] = {}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+        for place in PARAMETERS.get(node.op_type, ()):
+            tensor = tensors.get(node.input[place]) if place < len(node.input) else None
+            if tensor is not None:
+                size = int(np.prod(tensor.dims))
+                elements[tensor.data_type] = elements.get(tensor.data_type, 0) + size
+    total = sum(elements.values())
+    dtypes = [
+        np.dtype(helper.tensor_dtype_to_np_dtype(number))
+        for number, size in elements.items()
+        if 100 * size >= total
+    ]
+    spacings = [epsilon_of(dtype) for dtype in dtypes if dtype.kind == "f" or dtype.name == "bfloat16"]
+    return max(spacings, default=float(np.finfo(np.float32).eps))

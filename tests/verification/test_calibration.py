@@ -1,0 +1,58 @@
+"""The limits of `judge`, measured again: no correct fold fails, no effective mutation passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from support.convnets import Net, build, changed, fold, weight
+
+from bnfold.verification import verify
+
+pytestmark = pytest.mark.slow
+
+
+def random_net(rng: np.random.Generator) -> Net:
+    return Net(
+        layers=int(rng.choice([1, 1, 2, 3, 5, 10, 20, 50])),
+        channels=int(rng.choice([1, 2, 4, 8, 16, 32])),
+        kernel=int(rng.choice([1, 3])),
+        dtype=np.float16 if rng.random() < 0.4 else np.float32,
+        seed=int(rng.integers(10**9)),
+        size=int(rng.choice([1, 2, 5, 12])),
+        group=int(rng.choice([1, 1, 2, 4])),
+        relu=bool(rng.random() < 0.7),
+        bias=bool(rng.random() < 0.5),
+        inputs=int(rng.choice([1, 3, 4])),
+        head=bool(rng.random() < 0.3),
+    )
+
+
+@pytest.mark.parametrize("own_dtype", [False, True])
+@pytest.mark.parametrize("block", range(5))
+def test_no_correct_fold_fails(block: int, own_dtype: bool) -> None:
+    rng = np.random.default_rng([block, own_dtype])
+    said = Counter[str]()
+    for _ in range(40):
+        net = random_net(rng)
+        model = build(net)
+        folded = fold(model, own_dtype=own_dtype)
+        verdict = verify(model.SerializeToString(), folded.SerializeToString())
+        assert verdict.status != "different", (net, verdict.summary)
+        said[verdict.status] += 1
+    # Fifty layers without a nonlinearity can leave float16's range, where there is nothing to compare.
+    assert said["equivalent"] >= 38
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5, 10, 20])
+def test_the_largest_weight_of_any_layer_off_by_a_thousandth_is_found(layers: int) -> None:
+    # Without ReLU every channel reaches the output, so nothing can hide a change.
+    model = build(Net(layers=layers, channels=8, relu=False, seed=layers))
+    folded = fold(model)
+    for layer in range(layers):
+        values = weight(folded, f"w{layer}_folded")
+        values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= np.float32(1.001)
+        other = changed(folded, f"w{layer}_folded", values)
+        verdict = verify(model.SerializeToString(), other.SerializeToString())
+        assert verdict.status == "different", (layer, verdict.summary)
