@@ -35,6 +35,7 @@ from onnx import (
     helper,
     numpy_helper,
 )
+from support import oracle_normalize, oracle_resample
 
 Array = NDArray[Any]
 Attribute = Any  # what an ONNX attribute holds
@@ -414,9 +415,15 @@ def _average_pool(call: Call, arrays: Arrays) -> Result:
 
 
 def _max_pool(call: Call, arrays: Arrays) -> Result:
-    if call.wants(1):
-        raise Unsupported("MaxPool with Indices")
-    return np.max(_pool(call, arrays[0], -np.inf)[0], axis=0)
+    taps = np.stack(_pool(call, arrays[0], -np.inf)[0])
+    if not call.wants(1):
+        return taps.max(axis=0)
+    if call.get("storage_order", 0):
+        raise Unsupported("MaxPool with Indices in column order")
+    flat = np.arange(arrays[0].size, dtype=np.float64).reshape(arrays[0].shape)
+    places = np.stack(_pool(call, flat, -1.0)[0])
+    chosen = np.take_along_axis(places, taps.argmax(axis=0)[None], axis=0)[0]
+    return [taps.max(axis=0), chosen.astype(np.int64)]
 
 
 def _global_average_pool(_call: Call, arrays: Arrays) -> Result:
@@ -669,6 +676,7 @@ KERNELS: dict[str, Kernel] = {
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DepthToSpace": oracle_resample.depth_to_space,
     "DequantizeLinear": _dequantize,
     "Div": _div,
     "Dropout": _dropout,
@@ -679,6 +687,7 @@ KERNELS: dict[str, Kernel] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
+    **dict.fromkeys(oracle_normalize.KINDS, oracle_normalize.normalize),
     "Greater": lambda _c, a: a[0] > a[1],
     "Identity": _identity,
     "LeakyRelu": _leaky_relu,
@@ -698,9 +707,11 @@ KERNELS: dict[str, Kernel] = {
     "ReduceMean": _reduce_mean,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Resize": oracle_resample.resize,
     "Shape": _shape,
     "Sigmoid": _sigmoid,
     "Slice": _slice,
+    "SpaceToDepth": oracle_resample.space_to_depth,
     "Split": _split,
     "Sqrt": lambda _c, a: np.sqrt(a[0]),
     "Squeeze": _squeeze,
@@ -709,6 +720,7 @@ KERNELS: dict[str, Kernel] = {
     "Tanh": lambda _c, a: np.tanh(a[0]),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Upsample": oracle_resample.resize,
     "Where": _where,
 }
 
@@ -745,6 +757,7 @@ _ABSOLUTE: dict[str, Absolute] = {
             "ConstantOfShape",
             "Conv",
             "ConvTranspose",
+            "DepthToSpace",
             "Dropout",
             "Expand",
             "Flatten",
@@ -758,6 +771,7 @@ _ABSOLUTE: dict[str, Absolute] = {
             "ReduceMean",
             "Reshape",
             "Slice",
+            "SpaceToDepth",
             "Split",
             "Squeeze",
             "Sum",
@@ -777,6 +791,8 @@ _ABSOLUTE: dict[str, Absolute] = {
     "Neg": lambda _c, up, _low: up[0],
     "Pad": _pad_absolute,
     "Reciprocal": lambda _c, _up, low: 1 / low[0],
+    "Resize": oracle_resample.resize_absolute,
+    "Upsample": oracle_resample.resize_absolute,
     "Sqrt": lambda _c, up, _low: np.sqrt(up[0]),
     "Sub": lambda c, up, _low: _add(c, up),
     # Activations: |f(x)| <= L|x| + |f(0)|, and the error grows by their Lipschitz constant L at most.
@@ -795,7 +811,7 @@ _MAXIMA = frozenset({"GlobalMaxPool", "MaxPool"})
 _EXACT = frozenset({
     "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Max",
     "Min", "Neg", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Abs",
-    "Clip", "Where",
+    "Clip", "Where", "DepthToSpace", "SpaceToDepth",
 })  # fmt: skip
 
 
@@ -1028,6 +1044,8 @@ class Interpreter:
         operands = call.inputs
         errors = [None if v is None or v.error is None else v.error for v in operands]
         certain = not any(e is not None and e.any() for e in errors)
+        if kind in oracle_normalize.KINDS:
+            return [_normalized_with_bounds(call, values[0], errors)]
         if kind not in _ABSOLUTE or (kind == "BatchNormalization" and _normalizes_by_batch(call)):
             if certain:
                 return [self.lift(v.data, v.elem_type, constant=v.constant) for v in values]
@@ -1056,6 +1074,14 @@ class Interpreter:
             bound = np.maximum(np.broadcast_to(magnitude[i], value.data.shape), np.abs(value.data))
             result.append(replace(value, magnitude=bound, error=np.broadcast_to(grown, value.data.shape)))
         return result
+
+
+def _normalized_with_bounds(call: Call, value: Value, errors: Arrays) -> Value:
+    """These are not linear in their input; their bounds are worked out in `oracle_normalize`."""
+    data = [None if v is None else v.data for v in call.inputs]
+    sizes = [None if v is None else v.magnitude for v in call.inputs]
+    magnitude = np.maximum(oracle_normalize.magnitude(call, data, sizes), np.abs(value.data))
+    return replace(value, magnitude=magnitude, error=oracle_normalize.error(call, data, errors))
 
 
 def _error(
