@@ -204,7 +204,8 @@ def _subsequence(shorter: list[bytes], longer: list[bytes]) -> bool:
 def fidelity(original: ModelProto, result: Result) -> None:
     """Everything that no fold touches is byte for byte what it was, in the same order."""
     model: ModelProto = result.model
-    if not result.folds:
+    merged = set(result.report.merged)
+    if not result.folds and not merged:
         assert _bytes(model) == _bytes(original), "no fold, but another model"
         return
     for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
@@ -217,6 +218,8 @@ def fidelity(original: ModelProto, result: Result) -> None:
     assert kept[: len(original.metadata_props)] == [_bytes(p) for p in original.metadata_props]
     assert all(p.key.startswith("bnfold") for p in model.metadata_props[len(original.metadata_props) :])
     absorbing = {name for f in result.folds for name in (*f.into, *f.through)}
+    for graph in all_graphs(original):
+        absorbing |= _summed(graph, merged)
     pairs = zip(bodies(original.graph), bodies(model.graph), strict=True)
     for i, (before, after) in enumerate(pairs):
         _graph_fidelity(before, after, absorbing, listing=model.ir_version < 4 and i == 0)
@@ -271,6 +274,16 @@ def _graph_fidelity(before: GraphProto, after: GraphProto, absorbing: set[str], 
     for info in before.value_info:
         if info.name in produced:
             assert infos.get(info.name) == _bytes(info), f"value_info of {info.name}"
+
+
+def _summed(graph: GraphProto, sums: set[str]) -> set[str]:
+    """The nodes between a merged sum and the linear operators whose results it added, both included."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: list[NodeProto] = [n for n in graph.node if label(n) in sums]
+    for node in found:  # grows while it is walked
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            found += [made_by[name] for name in node.input if name in made_by and made_by[name] not in found]
+    return {node.name for node in found}
 
 
 def _changed_nodes(before: GraphProto, after: GraphProto) -> list[NodeProto]:

@@ -36,6 +36,7 @@ from onnx import (
     numpy_helper,
 )
 from support import oracle_normalize, oracle_resample
+from support.unsupported import Unsupported as Unsupported
 
 Array = NDArray[Any]
 Attribute = Any  # what an ONNX attribute holds
@@ -48,10 +49,6 @@ _FORMATS: dict[int, tuple[int, int]] = {
     TensorProto.DOUBLE: (53, -1022),
 }
 FLOAT_TYPES = frozenset(_FORMATS)
-
-
-class Unsupported(NotImplementedError):
-    """The oracle does not know this operator, or no bound is known for it."""
 
 
 def unit_roundoff(elem_type: int) -> float:
