@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
 from bnfold.fold import merge
@@ -16,6 +17,7 @@ from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.fold.search import DeadEnd, Site, Way, backward, forward
+from bnfold.fold.weight import Weight
 from bnfold.model.view import Node, View
 
 if TYPE_CHECKING:
@@ -167,6 +169,9 @@ class _Planner:
             return
         site, before = self.waiting[node]
         behind = forward(site, self.draft)
+        lost = _cancellation(site, self.draft)
+        if isinstance(behind, Way) and lost is not None:
+            behind = DeadEnd((lost,), len(behind.through) + 1)
         if isinstance(behind, Way):
             self._commit(site, behind, "forward")
             return
@@ -181,7 +186,8 @@ class _Planner:
             self._commit(site, found, "backward")
         else:
             self.waiting[site.node] = (site, found)
-            self.lifted[site.node] = site.affine
+            if _cancellation(site, self.draft) is None:
+                self.lifted[site.node] = site.affine
 
     def _try_chain(self, chain: _Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
@@ -197,6 +203,30 @@ class _Planner:
         for change in way.changes:
             self.draft.apply(change)
         self.folds[site.node] = _fold(site, way, direction, self.draft)
+
+
+def _cancellation(site: Site, draft: Draft) -> Reason | None:
+    """Why a normalization should not wait until after the weights behind it.
+
+    `x - mean` is computed before anything is rounded. Folded forward the difference is taken between two sums
+    that are larger by `|mean| / sqrt(var + epsilon)`, and that many times their rounding errors stay. A
+    quarter of the digits of the type is what may be lost.
+    """
+    scale = draft.weight(site.node, 1)
+    if site.op != "BatchNormalization" or not isinstance(scale, Weight):
+        return None
+    deviation = np.abs(scale.float64() / site.affine.scale)
+    ratio = np.where(site.affine.scale == 0, 0.0, np.abs(site.affine.center) / deviation)
+    digits = ml_dtypes.finfo(scale.dtype).nmant + 1  # type: ignore[no-untyped-call]  # typed by halves
+    worst = int(np.argmax(ratio)) if ratio.size else 0
+    if not ratio.size or ratio[worst] <= 2.0 ** (digits / 4):
+        return None
+    return Reason(
+        Code.CANCELLATION,
+        site.node.label,
+        f"the mean of channel {worst} is {ratio[worst]:.3g} times its standard deviation: taken away only "
+        f"behind the weights, the rest would drown in the rounding errors of {scale.dtype.name}",
+    )
 
 
 def _fold(site: Site, way: Way, direction: str, draft: Draft) -> Fold:

@@ -25,6 +25,7 @@ class Code(StrEnum):
     CHANNEL_AXIS = "BNF023"
     EXCLUDED = "BNF024"
     MORE_WORK = "BNF025"
+    CANCELLATION = "BNF026"
 
 
 @dataclass(frozen=True)
