@@ -35,11 +35,11 @@ from onnx import (
     helper,
     numpy_helper,
 )
-from support import oracle_normalize, oracle_resample
-from support.unsupported import Unsupported as Unsupported
+from support import oracle_normalize, oracle_resample, unsupported
 
 Array = NDArray[Any]
 Attribute = Any  # what an ONNX attribute holds
+Unsupported = unsupported.Unsupported
 
 # Bits of the significand (the hidden one included) and the exponent of the smallest normal number.
 _FORMATS: dict[int, tuple[int, int]] = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from support.unsupported import Unsupported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +51,7 @@ def _deviation(call: Call, x: Array) -> tuple[Array, Array]:
 def normalize(call: Call, arrays: Arrays) -> Result:
     x = arrays[0]
     if call.wanted > 1:
-        raise NotImplementedError("the statistics of a LayerNormalization")
+        raise Unsupported("the statistics of a LayerNormalization")
     z, _ = _deviation(call, x)
     y = z * _spread(call, arrays[1], x)
     return y if len(arrays) < 3 or arrays[2] is None else y + _spread(call, arrays[2], x)

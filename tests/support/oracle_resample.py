@@ -12,16 +12,13 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support.unsupported import Unsupported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from support.oracle import Arrays, Call, Result
 
     Matrix = NDArray[np.float64]
-
-
-class UnknownMode(NotImplementedError):
-    """A way to resize that is not written down here."""
 
 
 def _optional(arrays: Arrays, index: int) -> list[float] | None:
@@ -76,7 +73,7 @@ def _coordinate(mode: bytes, x: int, scale: float, size: int, resized: int) -> f
         case b"tf_half_pixel_for_nn":
             return (x + 0.5) / scale
         case _:
-            raise UnknownMode(mode.decode())
+            raise Unsupported(mode.decode())
 
 
 def _nearest(mode: bytes, x: float) -> int:
@@ -122,11 +119,13 @@ def _matrices(call: Call, arrays: Arrays) -> list[tuple[int, Matrix]]:
     default = b"half_pixel" if call.opset >= 11 and call.node.op_type == "Resize" else b"asymmetric"
     mode = call.get("coordinate_transformation_mode", default)
     if call.get("antialias", 0):
-        raise UnknownMode("antialias")
+        raise Unsupported("antialias")
     found = []
     for axis, (before, after, scale) in enumerate(zip(arrays[0].shape, sizes, scales, strict=True)):
         if scale == 1:
             continue
+        if mode == b"align_corners" and before * scale != after:
+            raise Unsupported("align_corners between pixels: onnx and onnxruntime read it differently")
         matrix = np.zeros((after, before))
         for x in range(after):
             for i, weight in _taps(call, _coordinate(mode, x, scale, before, after), before).items():
@@ -150,16 +149,21 @@ def resize_absolute(call: Call, up: Arrays, _low: Arrays) -> Result:
     return _applied(up[0], [(axis, np.abs(matrix)) for axis, matrix in _matrices(call, up)])
 
 
+def _deep(call: Call, channels: int, c: int, i: int, j: int) -> int:
+    """The deep channel that holds pixel `(i, j)` of each block of channel `c`."""
+    size: int = call.attrs["blocksize"]
+    if call.get("mode", b"DCR") == b"CRD":
+        return (c * size + i) * size + j
+    return (i * size + j) * channels + c
+
+
 def depth_to_space(call: Call, arrays: Arrays) -> Result:
-    """Each output pixel is looked up by itself, with the two orders of the channels as they are defined."""
     x, size = arrays[0], call.attrs["blocksize"]
     n, deep, h, w = x.shape
     channels = deep // size**2
     y = np.zeros((n, channels, h * size, w * size))
     for c, i, j in product(range(channels), range(size), range(size)):
-        crd = call.get("mode", b"DCR") == b"CRD"
-        source = (c * size + i) * size + j if crd else (i * size + j) * channels + c
-        y[:, c, i::size, j::size] = x[:, source]
+        y[:, c, i::size, j::size] = x[:, _deep(call, channels, c, i, j)]
     return y
 
 
@@ -168,5 +172,5 @@ def space_to_depth(call: Call, arrays: Arrays) -> Result:
     n, channels, h, w = x.shape
     y = np.zeros((n, channels * size**2, h // size, w // size))
     for c, i, j in product(range(channels), range(size), range(size)):
-        y[:, (i * size + j) * channels + c] = x[:, c, i::size, j::size]
+        y[:, _deep(call, channels, c, i, j)] = x[:, c, i::size, j::size]
     return y
