@@ -18,6 +18,7 @@ from bnfold import errors
 from bnfold.cli import Exit
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code
+from bnfold.verification import judge
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -141,6 +142,18 @@ def test_the_operators_are_documented() -> None:
     assert sorted(name for name, _ in documented) == sorted(TABLE)
     takes_in = {name for name, what in documented if what.startswith("takes it in")}
     assert takes_in >= {name for name, entry in TABLE.items() if entry.linear}
+
+
+def test_the_bounds_are_documented() -> None:
+    """The factors, in the order of the formula."""
+    (formula,) = (block for block in blocks(README, "text") if block.startswith("rms(folded error)"))
+    factors = [float(number) for number in re.findall(r"(?<=[=+] )\d+", formula)]
+    assert factors == [
+        *(judge.RMS_FACTOR, judge.RMS_ALLOWANCE, judge.RMS_ULP),
+        *(judge.MAX_FACTOR, judge.MAX_ALLOWANCE, judge.MAX_ULP),
+    ]
+    assert judge.ILL_CONDITIONED == 1 / 20
+    assert "a twentieth of its signal" in README
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
