@@ -498,3 +498,16 @@ def test_a_tensor_with_segments_or_strange_fields_is_refused() -> None:
     weight.float_data.extend([1.0] * 108)  # two sets of values: which is meant?
     with pytest.raises(ModelError):
         bnfold.optimize(model, verify=False)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("passing", [True, False])
+def test_a_matmul_between_two_bns(side: str, passing: bool) -> None:
+    """The MatMul gains a bias from behind and one from before: one Add or two, but in order."""
+    net = Net(21)
+    y = net.bn(net.input("x", 3, 3, 3), 3, name="before")
+    w = net.init(net.draw(2, 3) if side == "left" else net.draw(3, 2))
+    y = net.node("MatMul", w, y) if side == "left" else net.node("MatMul", y, w)
+    y = net.node("Dropout", y) if passing else y
+    net.output(net.bn(y, 2 if side == "left" else 3, name="after"))
+    expect(net.model())
