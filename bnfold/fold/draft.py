@@ -29,7 +29,7 @@ class Draft:
     Attributes:
         view: the topology; its edges are kept up to date with the changes.
         removed: nodes that are gone.
-        appended: nodes that are new, in the order they were made; each stands right behind its `index`.
+        appended: nodes that are new, in execution order; each stands somewhere behind its `index`.
         changed: nodes whose operator, attributes or edges differ from the model's.
         weights: constants that folds put in place of the model's.
         revalued: tensors that keep their name but not their values.
@@ -153,14 +153,17 @@ class Draft:
         if result is None:
             raise AssertionError("a node without an output has nothing behind it")
         between = Value(self.unique(f"{result.name}_linear"), node.graph, producer=node)
-        proto = _rewritten(NodeProto(name=self.unique(f"{node.label}_bias")), op, attributes)
-        added = Node(node.graph, node.index, proto, [between, None], [result])
+        name = self.unique(f"{node.label}_bias")
+        proto = _rewritten(NodeProto(name=name), op, attributes)
+        added = Node(node.graph, node.index, name, proto, [between, None], [result])
         between.uses.append(Use(added, 0))
         self._like[between] = self._like.get(result, result)
         node.outputs = [between, *node.outputs[1:]]
         result.producer = added
         self.changed[node] = None
-        self.appended.append(added)
+        # Right behind its node, so before whatever was put there earlier.
+        place = self.appended.index(node) + 1 if node in self.appended else 0
+        self.appended.insert(place, added)
         self.weights[added, 1] = weight
 
     def _shape_by_weights(self, node: Node) -> Shape | None:

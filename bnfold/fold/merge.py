@@ -19,7 +19,7 @@ from bnfold.fold.ops import elementwise
 from bnfold.fold.weight import FLOATS, Weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -66,12 +66,12 @@ class Merge:
     changes: tuple[Change, ...]
 
 
-def find(node: Node, lifted: Mapping[Node, Affine], draft: Draft) -> Merge | None:
+def find(node: Node, movable: Callable[[Node], Affine | None], draft: Draft) -> Merge | None:
     """The merge that an Add or Sub allows, if there is one.
 
     Args:
         node: the candidate.
-        lifted: the maps of the normalizations that found no producer to go to.
+        movable: the map of a normalization that found no producer to go to, None for any other node.
         draft: the graph as it is now.
     """
     if node.op not in {"Add", "Sub"} or len(node.inputs) != 2 or node.refers_to_caller:  # noqa: PLR2004  # a sum of two
@@ -79,15 +79,17 @@ def find(node: Node, lifted: Mapping[Node, Affine], draft: Draft) -> Merge | Non
     left, right = node.inputs
     if left is None or right is None or left is right or node.outputs[0] is None:
         return None
-    for one in _branches(left, node, lifted, draft):
-        for other in _branches(right, node, lifted, draft):
+    for one in _branches(left, node, movable, draft):
+        for other in _branches(right, node, movable, draft):
             if one.source is other.source and (one.conv is not None or other.conv is not None):
                 signed = _negated(other) if node.op == "Sub" else other
                 return _merged(node, one, signed, draft)
     return None
 
 
-def _branches(value: Value, consumer: Node, lifted: Mapping[Node, Affine], draft: Draft) -> Iterator[Branch]:
+def _branches(
+    value: Value, consumer: Node, movable: Callable[[Node], Affine | None], draft: Draft
+) -> Iterator[Branch]:
     """The readings of `value` as a branch, longest last: the tensor itself, then what lies before it."""
     yield Branch(value, None, None, ())
     after: Affine | None = None
@@ -96,12 +98,13 @@ def _branches(value: Value, consumer: Node, lifted: Mapping[Node, Affine], draft
         node = value.producer
         if node.graph is not consumer.graph or node.outputs[0] is not value or node.refers_to_caller:
             return
-        source = node.inputs[0]
+        source = node.inputs[0] if node.inputs else None
         if node.op == "Conv" and source is not None:
             yield Branch(source, node, after, (*nodes, node))
             return
-        if node in lifted and source is not None:
-            own = lifted[node]
+        normalization = movable(node)
+        if normalization is not None and source is not None:
+            own = normalization
             yield Branch(source, None, own if after is None else after.after(own), (*nodes, node), (node,))
             return
         if node.op not in elementwise.OPS:

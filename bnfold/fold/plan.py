@@ -123,8 +123,7 @@ class _Planner:
         self.options = options
         self.folds: dict[Node, Fold] = {}
         self.kept: dict[Node, Refusal] = {}
-        self.waiting: dict[Node, tuple[Site, DeadEnd]] = {}
-        self.lifted: dict[Node, Affine] = {}
+        self.waiting: dict[Node, DeadEnd] = {}
         self.merged: list[str] = []
 
     def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
@@ -151,23 +150,27 @@ class _Planner:
         """A sum of branches; a normalization among them goes into its neighbour."""
         if node in self.draft.removed:
             return
-        found = merge.find(node, self.lifted, self.draft)
+        found = merge.find(node, self._movable, self.draft)
         if found is None:
             return
         for change in found.changes:
             self.draft.apply(change)
         self.merged.append(node.label)
         for normalization in found.normalizations:
-            site, _ = self.waiting.pop(normalization)
-            del self.lifted[normalization]
-            way = Way(into=(found.into,))
-            self.folds[normalization] = _fold(site, way, "sideways", self.draft)
+            del self.waiting[normalization]
+            self.folds[normalization] = _fold(
+                normalization, normalization.op, Way(into=(found.into,)), "sideways", self.draft
+            )
 
     def settle_forward(self, node: Node) -> None:
         """A normalization that no producer could take: perhaps all its consumers can."""
         if node not in self.waiting:
             return
-        site, before = self.waiting[node]
+        lifted = of_node(node, self.draft)
+        if isinstance(lifted, Refused):
+            self.kept[node] = Refusal(node.label, node.op, node.graph.label, lifted.reasons)
+            return
+        site, before = Site(node, 0, lifted, node.op), self.waiting[node]
         behind = forward(site, self.draft)
         lost = _cancellation(site, self.draft)
         if isinstance(behind, Way) and lost is not None:
@@ -185,9 +188,17 @@ class _Planner:
         if isinstance(found, Way):
             self._commit(site, found, "backward")
         else:
-            self.waiting[site.node] = (site, found)
-            if _cancellation(site, self.draft) is None:
-                self.lifted[site.node] = site.affine
+            self.waiting[site.node] = found
+
+    def _movable(self, node: Node) -> Affine | None:
+        """The map of a normalization that waits, as it is by now: later ones may have merged into it."""
+        lifted = of_node(node, self.draft) if node in self.waiting else None
+        if (
+            not isinstance(lifted, Affine)
+            or _cancellation(Site(node, 0, lifted, node.op), self.draft) is not None
+        ):
+            return None
+        return lifted
 
     def _try_chain(self, chain: _Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
@@ -202,7 +213,7 @@ class _Planner:
     def _commit(self, site: Site, way: Way, direction: str) -> None:
         for change in way.changes:
             self.draft.apply(change)
-        self.folds[site.node] = _fold(site, way, direction, self.draft)
+        self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)
 
 
 def _cancellation(site: Site, draft: Draft) -> Reason | None:
@@ -229,11 +240,11 @@ def _cancellation(site: Site, draft: Draft) -> Reason | None:
     )
 
 
-def _fold(site: Site, way: Way, direction: str, draft: Draft) -> Fold:
+def _fold(node: Node, op: str, way: Way, direction: str, draft: Draft) -> Fold:
     return Fold(
-        node=site.node.label,
-        op=site.op,
-        scope=site.node.graph.label,
+        node=node.label,
+        op=op,
+        scope=node.graph.label,
         into=tuple(n.label for n in way.into),
         into_op=tuple(n.op for n in way.into),
         through=tuple(n.label for n in way.through if n not in draft.removed),

@@ -64,10 +64,20 @@ class Use:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """An operator call; `inputs` and `outputs` hold None where the model leaves an optional one out."""
+    """An operator call; `inputs` and `outputs` hold None where the model leaves an optional one out.
+
+    Attributes:
+        graph: where it stands.
+        index: its place among the nodes of the file.
+        label: its name, or that of its first output when it has none; edits do not change it.
+        proto: as the model writes it.
+        inputs: what it reads.
+        outputs: what it computes.
+    """
 
     graph: Graph
     index: int
+    label: str
     proto: NodeProto
     inputs: list[Value | None]
     outputs: list[Value | None]
@@ -79,11 +89,6 @@ class Node:
         if domain in _DEFAULT_DOMAINS and (domain, name) not in self.graph.view.local_functions:
             return name
         return f"{domain}::{name}"
-
-    @property
-    def label(self) -> str:
-        """The node's name, or that of its first output when it has none."""
-        return self.proto.name or next((v.name for v in self.outputs if v is not None), f"#{self.index}")
 
     @property
     def opset(self) -> int:
@@ -202,7 +207,8 @@ class View:
         _find_outer_outputs(graph, surgeon, linked)
         protos: Sequence[NodeProto] = graph.proto.node
         for index, (proto, twin) in enumerate(zip(protos, surgeon.nodes, strict=True)):
-            node = Node(graph, index, proto, [], [])
+            label = proto.name or next(filter(None, proto.output), f"#{index}")
+            node = Node(graph, index, label, proto, [], [])
             node.inputs = [linked.value(t, graph) for t in twin.inputs]
             for position, source in enumerate(node.inputs):
                 if source is not None:
