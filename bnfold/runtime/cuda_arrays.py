@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -12,11 +13,14 @@ import numpy as np
 
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.runtime.arguments import FLOAT_DTYPES, Layout, layout_of
-from bnfold.runtime.cuda_device import LEGACY_STREAM, PER_THREAD_STREAM, Gpu, gpu, out_of_memory
+from bnfold.runtime.cuda_device import LEGACY_STREAM, PER_THREAD_STREAM, Gpu, gpu, out_of_memory, packages
 from bnfold.runtime.cuda_plan import Vector
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+# DLDeviceType of dlpack.h: kDLCUDA, kDLCUDAManaged.
+_DLPACK_DEVICES = (2, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +260,15 @@ class _DeviceArrays:
     def _view(name: str, array: Any, *, stream: int) -> Any:  # noqa: ANN401 - a type of an optional package
         if getattr(array, "requires_grad", False):
             raise UsageError(f"{name} requires a gradient, which is not recorded here: pass {name}.detach()")
-        if isinstance(array, np.ndarray) or not _offers_memory(array):
-            raise UsageError(f"{name} is a {_kind(array)}; with x in GPU memory it must be there too")
-        view = import_module("cuda.core.utils").StridedMemoryView.from_any_interface(array, stream_ptr=stream)
-        if not view.is_device_accessible:
+        if not _offers_memory(array):
+            raise UsageError(f"{name} is a {_kind(array)}; expected an array in GPU memory, as x is")
+        # Asked first, since it needs no driver.
+        if hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] not in _DLPACK_DEVICES:
             raise UsageError(
-                f"{name} is a {_kind(array)} in host memory: pass a numpy.ndarray, or move it to the GPU"
+                f"{name} is a {_kind(array)} in host memory: pass all as numpy.ndarray, or all in GPU memory"
             )
-        return view
+        packages()
+        return import_module("cuda.core.utils").StridedMemoryView.from_any_interface(array, stream_ptr=stream)
 
     def _order_after(self, array: Any) -> int:  # noqa: ANN401, ARG002 - an array of any library
         # Arrays of a library are ready on its current stream, which is the one used.
@@ -331,13 +336,28 @@ class ForeignArrays(_DeviceArrays):
     def _empty(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None = None
     ) -> Any:  # noqa: ANN401 - a StridedMemoryView
-        core = import_module("cuda.core")
-        nbytes = math.prod(shape) * dtype.itemsize
-        device = core.Device(self.gpu.ordinal)
-        device.set_current()
-        buffer = device.allocate(max(nbytes, 1), stream=core.Stream.from_handle(self.stream))
+        nbytes = max(math.prod(shape) * dtype.itemsize, 1)
+        memory = _Memory(self.gpu, nbytes, self.stream)
+        buffer = import_module("cuda.core").Buffer.from_handle(memory.address, nbytes, owner=memory)
         view = import_module("cuda.core.utils").StridedMemoryView
         return view.from_buffer(buffer, shape, strides, dtype=dtype, itemsize=dtype.itemsize)
+
+
+class _Memory:
+    """Device memory that is given back with the last reference to it.
+
+    Attributes:
+        address: of its first byte.
+    """
+
+    def __init__(self, device: Gpu, nbytes: int, stream: int) -> None:
+        self.address = device.allocate(nbytes, stream)
+        weakref.finalize(self, _release, device, self.address, stream)
+
+
+def _release(device: Gpu, address: int, stream: int) -> None:
+    with device.current():
+        device.free(address, stream)
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

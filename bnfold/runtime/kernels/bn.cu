@@ -62,6 +62,13 @@ __device__ __forceinline__ unsigned short narrow_half(float value) {
   return bits;
 }
 
+// Spelled out: the compiler splits the assignment of a uint4 that was put together from parts into four stores.
+__device__ __forceinline__ void store_vector(uint4* target, const uint4& value) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(target)), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w));
+}
+
 __device__ __forceinline__ unsigned char* shared_memory() {
   extern __shared__ uint4 memory[];
   return reinterpret_cast<unsigned char*>(memory);
@@ -249,7 +256,7 @@ __device__ __forceinline__ void load_spans(uint4 (&raw)[DEPTH], const Stored* da
 
 __device__ __forceinline__ void store_span(Stored* data, u32 shift, const Span& span, const Stored (&value)[LANES]) {
   if (span.low == 0 && span.high == LANES && misalignment(data) == shift) {
-    *reinterpret_cast<uint4*>(data + span.first) = vector_of(value);
+    store_vector(reinterpret_cast<uint4*>(data + span.first), vector_of(value));
   } else {
 #pragma unroll
     for (int i = 0; i < LANES; ++i) {
@@ -925,7 +932,7 @@ __device__ __forceinline__ void map_columns(const Stored* dy, const Stored* x, S
                                    : normalized(lane(raw_x[k], i), affine[i]));
       }
       const i64 row = base + static_cast<i64>(k) * at.height + at.row;
-      *reinterpret_cast<uint4*>(out + row * at.channels + at.first) = vector_of(value);
+      store_vector(reinterpret_cast<uint4*>(out + row * at.channels + at.first), vector_of(value));
     }
   }
 }

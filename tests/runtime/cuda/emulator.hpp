@@ -109,6 +109,7 @@ struct uint4 {
   }
 };
 
+inline void store_vector(uint4* target, const uint4& value) { *target = value; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 // A builtin rather than memcpy, which instrumentation would not see.

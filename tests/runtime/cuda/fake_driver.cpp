@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <string>
 
 namespace {
@@ -55,10 +56,12 @@ int setting(const char* name, int otherwise) {
 }
 
 int primary_context;
-void* stack_of_contexts[64];
-int depth = 0;
+thread_local void* stack_of_contexts[64];
+thread_local int depth = 0;
+std::mutex guard;
 std::map<void*, std::size_t> allocations;
 std::size_t allocated = 0;
+unsigned largest_cluster = 0;
 
 std::size_t memory_bytes() { return static_cast<std::size_t>(setting("FAKE_CUDA_BYTES", 1 << 30)); }
 
@@ -145,6 +148,7 @@ int cuMemGetInfo(std::size_t* free, std::size_t* total) {
 }
 int cuMemAllocAsync(void** address, std::size_t bytes, void*) {
   if (!depth) return INVALID_CONTEXT;
+  const std::lock_guard<std::mutex> lock(guard);
   if (allocated + bytes > memory_bytes()) return OUT_OF_MEMORY;
   *address = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*address, 0xff, bytes);
@@ -153,6 +157,7 @@ int cuMemAllocAsync(void** address, std::size_t bytes, void*) {
   return SUCCESS;
 }
 int cuMemFreeAsync(void* address, void*) {
+  const std::lock_guard<std::mutex> lock(guard);
   const auto found = allocations.find(address);
   if (found == allocations.end()) return INVALID_VALUE;
   allocated -= found->second;
@@ -169,8 +174,21 @@ int cuMemcpyDtoHAsync(void* to, const void* from, std::size_t bytes, void*) {
   std::memcpy(to, from, bytes);
   return SUCCESS;
 }
-// For the tests: bytes of device memory that are taken.
+// For the tests: bytes of device memory that are taken, contexts that are pushed, the largest cluster launched.
 std::size_t fake_allocated() { return allocated; }
+int fake_depth() { return depth; }
+unsigned fake_cluster() { return largest_cluster; }
+
+int cuPointerGetAttribute(void* value, int attribute, void*) {
+  // CU_POINTER_ATTRIBUTE_MEMORY_TYPE is the device's; every other one of an int is the device 0.
+  *static_cast<unsigned*>(value) = attribute == 2 ? 2 : 0;
+  return SUCCESS;
+}
+
+int cuPointerGetAttributes(unsigned count, const int* attributes, void** values, void* address) {
+  for (unsigned i = 0; i < count; ++i) cuPointerGetAttribute(values[i], attributes[i], address);
+  return SUCCESS;
+}
 
 int cuLibraryLoadData(void** library, const void* code, void*, void*, unsigned, void*, void*, unsigned) {
   const std::string text(static_cast<const char*>(code));
@@ -211,7 +229,9 @@ int cuLaunchKernelEx(const LaunchConfig* config, void* function, void** values, 
   }
   if (config->grid[0] % cluster || config->shared_bytes > kernel.shared_limit || cluster > 8) return INVALID_VALUE;
   if (config->grid[1] != 1 || config->grid[2] != 1 || config->block[1] != 1 || config->block[2] != 1) return INVALID_VALUE;
+  largest_cluster = std::max(largest_cluster, cluster);
   const EmulatedLaunch shape = {config->grid[0], config->block[0], cluster, config->shared_bytes, 2, 1};
+  const std::lock_guard<std::mutex> lock(guard);
   if (kernel.launch(&shape, values) == 0) return SUCCESS;
   std::fprintf(stderr, "fake driver: %s\n", kernel.error());
   return LAUNCH_FAILED;
