@@ -43,6 +43,7 @@ __all__ = ["THRESHOLD", "ModelFile", "Span", "open_model", "tensors"]
 
 _OPEN_MAPS = 32
 _NUMBER_DIGITS = 19
+_TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _BLOCK = 1 << 20
 _COPIED = 64 << 10
 _PREVIEW = 4096
@@ -156,7 +157,11 @@ class ModelFile:
         """
         if tensor.HasField("segment"):
             raise ModelError(f"tensor {tensor.name!r} is one segment of a tensor, which nothing supports")
-        if self.span(tensor) is not None:
+        span = self.span(tensor)
+        fields = [name for name in _TYPED_FIELDS if getattr(tensor, name)]
+        if len(fields) + (span is not None or _is_raw(tensor)) > 1:
+            raise ModelError(f"tensor {tensor.name!r} holds its values twice, once in {fields[0]}")
+        if span is not None:
             return
         element = dtypes.element_type(tensor)
         if _is_raw(tensor):
