@@ -4,12 +4,15 @@ Each node on the way swallows the map, passes it on changed (to one edge or to s
 take it), or refuses. Nothing changes until the whole way is known to be possible, so that a search that
 fails leaves nothing behind.
 
-The walk stays linear: a tensor is asked at most twice, once with and once without a shift, because the
-edges crossed lead nowhere else and form a tree; where they do not, the answer is no, whatever comes of it.
+The walk cannot explode. As long as the edges crossed lead nowhere else they form a tree, and a tensor is
+asked for no more maps than there are sums behind it, each of which may pass its shift on or not. Where an
+edge leads elsewhere the answer is no, whatever comes of it: from there on only the reason is looked for,
+and a tensor is asked at most twice, once with and once without a shift.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +21,6 @@ from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.fold.operator import Change, Outcome
@@ -79,10 +80,14 @@ class DeadEnd:
     depth: int
 
 
+# A walk yields each walk whose answer it needs, and returns its own.
+_Walk = Generator["_Walk", "Way | DeadEnd", "Way | DeadEnd"]
+
+
 def backward(site: Site, draft: Draft) -> Way | DeadEnd:
     """Against the data flow, into the producers of the normalization's input."""
     start = Way(changes=(Dissolve(site.node, site.position),))
-    found = _Upstream(draft).ask(site.node, site.position, site.affine, 0)
+    found = _walked(_Upstream(draft).ask(site.node, site.position, site.affine, 0, free=True))
     return found if isinstance(found, DeadEnd) else _checked(start + found)
 
 
@@ -92,7 +97,7 @@ def forward(site: Site, draft: Draft) -> Way | DeadEnd:
     if output is None:
         return DeadEnd((), 0)
     start = Way(changes=(Bypass(site.node, site.position),))
-    found = _Downstream(draft).ask(output, site.affine, 0)
+    found = _walked(_Downstream(draft).ask(output, site.affine, 0))
     return found if isinstance(found, DeadEnd) else _checked(start + found)
 
 
@@ -115,58 +120,93 @@ def _checked(way: Way) -> Way | DeadEnd:
     return way
 
 
-def _kind(affine: Affine) -> bool:
-    return bool(affine.shift.any())
+def _walked(walk: _Walk) -> Way | DeadEnd:
+    """Run a walk and the walks it asks for on a stack of our own: Python's is too short for a deep graph."""
+    stack = [walk]
+    answer: Way | DeadEnd | None = None
+    while stack:
+        try:
+            following = next(stack[-1]) if answer is None else stack[-1].send(answer)
+        except StopIteration as end:
+            stack.pop()
+            answer = end.value
+        else:
+            stack.append(following)
+            answer = None
+    if answer is None:
+        raise AssertionError("a walk ends with an answer")
+    return answer
+
+
+def _exactly(affine: Affine) -> tuple[object, ...]:
+    """Equal for two maps that do the same."""
+    return affine.axis, *(vector.tobytes() for vector in affine.vectors)
 
 
 class _Upstream:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.answers: dict[tuple[Value, bool], Way | DeadEnd] = {}
+        self.answers: dict[object, Way | DeadEnd] = {}
 
-    def ask(self, consumer: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
-        """Whether the tensor at `position` of `consumer` can become `affine` of itself."""
-        key = (_input(consumer, position), _kind(affine))
+    def ask(self, consumer: Node, position: int, affine: Affine, depth: int, *, free: bool) -> _Walk:
+        """Whether the tensor at `position` of `consumer` can become `affine` of itself.
+
+        Args:
+            consumer: who reads the tensor.
+            position: at which of its inputs.
+            affine: what is asked for.
+            depth: how many nodes lie between it and the normalization.
+            free: whether every edge crossed so far leads nowhere else, so that the answer can be a way.
+        """
+        value = _input(consumer, position)
+        # Where no way can come of it, only the reason is looked for, and that once for all maps of a kind.
+        key = (value, _exactly(affine) if free else bool(affine.shift.any()))
         if key not in self.answers:
-            self.answers[key] = self._climb(consumer, position, affine, depth)
+            found = yield self._climb(consumer, position, affine, depth, free=free)
+            # That somebody would take it in is all that counts then; the way itself may be 2**depth long.
+            self.answers[key] = found if free or isinstance(found, DeadEnd) else Way()
         return self.answers[key]
 
-    def _climb(self, consumer: Node, position: int, affine: Affine, depth: int) -> Way | DeadEnd:
+    def _climb(self, consumer: Node, position: int, affine: Affine, depth: int, *, free: bool) -> _Walk:
         """Node by node, as long as there is one way to go.
 
-        An edge that leads elsewhere too is remembered, not returned at once: it is the true reason only if
-        there would have been somebody to take the map in.
+        An edge that leads elsewhere too is not refused at once: it is the true reason only if there would
+        have been somebody to take the map in.
         """
-        through: list[Node] = []
-        changes: list[Change] = []
-        blocked: DeadEnd | None = None
+        way = Way()
         while True:
             value = _input(consumer, position)
-            reason = self.draft.free_edge(value)
-            if reason is not None and blocked is None:
-                blocked = DeadEnd((reason,), depth)
+            shared = self.draft.free_edge(value)
+            if shared is not None and (free or way.through):
+                found = yield self.ask(consumer, position, affine, depth, free=False)
+                return DeadEnd((shared,), depth) if free and isinstance(found, Way) else found
             outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value)
             node = value.producer
             if isinstance(outcome, Refused) or node is None:
                 return DeadEnd(outcome.reasons if isinstance(outcome, Refused) else (), depth)
             if isinstance(outcome, Absorbed):
-                return blocked or Way((node,), tuple(through), (*changes, *outcome.changes))
-            if isinstance(outcome, Carried) and len(outcome.edges) == 1:
-                through.append(node)
-                changes.extend(outcome.changes)
-                consumer, depth = node, depth + 1
-                ((position, affine),) = outcome.edges
-                continue
-            options = outcome.options if isinstance(outcome, Choice) else (outcome,)
-            found = _first(self._branch(node, option, depth) for option in options)
-            if isinstance(found, DeadEnd):
-                return found
-            return blocked or Way((), tuple(through), tuple(changes)) + found
+                return way + Way(into=(node,), changes=outcome.changes)
+            if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
+                found = yield self._first(node, outcome, depth, free=free)
+                return found if isinstance(found, DeadEnd) else way + found
+            way += Way(through=(node,), changes=outcome.changes)
+            ((position, affine),) = outcome.edges
+            consumer, depth = node, depth + 1
 
-    def _branch(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+    def _first(self, node: Node, outcome: Carried | Choice, depth: int, *, free: bool) -> _Walk:
+        """The first option that leads to the end, or the one that came farthest."""
+        ends: list[DeadEnd] = []
+        for option in outcome.options if isinstance(outcome, Choice) else (outcome,):
+            found = yield self._branch(node, option, depth, free=free)
+            if isinstance(found, Way):
+                return found
+            ends.append(found)
+        return _deepest(ends)
+
+    def _branch(self, node: Node, carried: Carried, depth: int, *, free: bool) -> _Walk:
         way = Way(through=(node,), changes=carried.changes)
         for position, affine in carried.edges:
-            found = self.ask(node, position, affine, depth + 1)
+            found = yield self.ask(node, position, affine, depth + 1, free=free)
             if isinstance(found, DeadEnd):
                 return found
             way += found
@@ -192,59 +232,61 @@ class _Downstream:
         self.draft = draft
         self.asked: set[Node] = set()
 
-    def ask(self, value: Value, affine: Affine, depth: int) -> Way | DeadEnd:
+    def ask(self, value: Value, affine: Affine, depth: int) -> _Walk:
         """Whether every reader of `value` can do without the `affine` that it had so far."""
-        through: list[Node] = []
-        changes: list[Change] = []
+        way = Way()
         while True:
             if value.is_output:
                 evidence = f"{value.name!r}, which the fold would change, is a graph output"
                 return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
             uses = self.draft.uses(value)
             if len(uses) != 1:
-                found = self._readers(uses, affine, depth)
-                return (
-                    found if isinstance(found, DeadEnd) else Way((), tuple(through), tuple(changes)) + found
-                )
+                found = yield self._readers(uses, affine, depth)
+                return found if isinstance(found, DeadEnd) else way + found
             node = uses[0].node
             outcome = self._outcome(node, uses[0].position, affine) if depth < HORIZON else _too_far(value)
             if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
-                found = self._settle(node, outcome, depth)
-                return (
-                    found if isinstance(found, DeadEnd) else Way((), tuple(through), tuple(changes)) + found
-                )
-            through.append(node)
-            changes.extend(outcome.changes)
+                found = yield self._settle(node, outcome, depth)
+                return found if isinstance(found, DeadEnd) else way + found
+            way += Way(through=(node,), changes=outcome.changes)
             ((position, affine),) = outcome.edges
             following = node.outputs[position]
             if following is None:
-                return Way((), tuple(through), tuple(changes))
+                return way
             value, depth = following, depth + 1
 
-    def _readers(self, uses: list[Use], affine: Affine, depth: int) -> Way | DeadEnd:
+    def _readers(self, uses: list[Use], affine: Affine, depth: int) -> _Walk:
         way = Way()
         ends: list[DeadEnd] = []
         for use in uses:
-            found = self._settle(use.node, self._outcome(use.node, use.position, affine), depth)
+            outcome = self._outcome(use.node, use.position, affine)
+            found = yield self._settle(use.node, outcome, depth)
             if isinstance(found, DeadEnd):
                 ends.append(found)
             else:
                 way += found
         return _deepest(ends) if ends else way
 
-    def _settle(self, node: Node, outcome: Outcome, depth: int) -> Way | DeadEnd:
+    def _settle(self, node: Node, outcome: Outcome, depth: int) -> _Walk:
         if isinstance(outcome, Refused):
             return DeadEnd(outcome.reasons, depth)
         if isinstance(outcome, Absorbed):
             return Way(into=(node,), changes=outcome.changes)
-        options = outcome.options if isinstance(outcome, Choice) else (outcome,)
-        return _first(self._branch(node, option, depth) for option in options)
+        ends: list[DeadEnd] = []
+        for option in outcome.options if isinstance(outcome, Choice) else (outcome,):
+            found = yield self._branch(node, option, depth)
+            if isinstance(found, Way):
+                return found
+            ends.append(found)
+        return _deepest(ends)
 
-    def _branch(self, node: Node, carried: Carried, depth: int) -> Way | DeadEnd:
+    def _branch(self, node: Node, carried: Carried, depth: int) -> _Walk:
         way = Way(through=(node,), changes=carried.changes)
         for position, affine in carried.edges:
             output = node.outputs[position]
-            found = Way() if output is None else self.ask(output, affine, depth + 1)
+            if output is None:
+                continue
+            found = yield self.ask(output, affine, depth + 1)
             if isinstance(found, DeadEnd):
                 return found
             way += found
@@ -269,16 +311,6 @@ def _input(node: Node, position: int) -> Value:
     if value is None:
         raise AssertionError("an operator carries a map only to an input that it has")
     return value
-
-
-def _first(found: Iterable[Way | DeadEnd]) -> Way | DeadEnd:
-    """The first way, or the end that came farthest."""
-    ends: list[DeadEnd] = []
-    for each in found:
-        if isinstance(each, Way):
-            return each
-        ends.append(each)
-    return _deepest(ends)
 
 
 def _deepest(ends: list[DeadEnd]) -> DeadEnd:
