@@ -4,14 +4,14 @@
     python drive.py --version TOOL
 
 Every tool is given the least work that removes BatchNormalization: only its BN rules where it can be told so.
+Whatever one of them needs is imported for it alone, so that none pays for another.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,7 @@ def onnxruntime(model: Path, result: Path) -> None:
 
 def copy(model: Path, result: Path) -> None:
     """Copy the model and its data: the least that any tool can do."""
+    shutil = import_module("shutil")
     for file in model.parent.iterdir():
         shutil.copyfile(file, result.parent / file.name)
 
@@ -111,6 +112,7 @@ def _version(tool: str) -> None:
     if tool == "bnfold":
         print(import_module("bnfold").__version__)
         return
+    metadata = import_module("importlib.metadata")
     for distribution in _DISTRIBUTIONS.get(tool, (tool,)):
         try:
             print(metadata.version(distribution))

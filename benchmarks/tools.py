@@ -298,6 +298,7 @@ def main() -> None:
         lines = list(report(bench, arguments.models))
     text = "\n".join(lines) + "\n"
     print(text, end="")
+    arguments.output.parent.mkdir(exist_ok=True)
     arguments.output.write_text(text, encoding="utf-8")
 
 
