@@ -20,6 +20,7 @@ from bnfold.model.constants import Constants, NotConstant
 from bnfold.model.view import Node, Shape, Use, Value, View
 
 _SHOWN = 4  # readers named in a reason; enough to find the place
+_READ_NO_VALUES = {"CastLike": (1,), "Shape": (0,), "Size": (0,)}  # inputs of which shape or type counts
 _SAME_SHAPE = frozenset({"BatchNormalization", "Identity", "Relu"})
 
 
@@ -76,6 +77,10 @@ class Draft:
             u for u in value.uses if u.node not in self.removed and (u.node, u.position) not in self.weights
         ]
 
+    def readers(self, value: Value) -> list[Use]:
+        """Who reads the values of the tensor now; Shape and the like read only what no fold changes."""
+        return [u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())]
+
     def free_edge(self, value: Value) -> Reason | None:
         """Why the tensor cannot change its values for the sake of its one consumer; None when it can."""
         if value.is_output:
@@ -85,7 +90,7 @@ class Draft:
                 f"{value.name!r}, which the fold would change, is a graph output",
                 "remove it from the graph outputs if nobody reads it",
             )
-        uses = self.uses(value)
+        uses = self.readers(value)
         if len(uses) > 1:
             readers = sorted({u.node.label for u in uses})
             return Reason(
@@ -134,18 +139,23 @@ class Draft:
         producer.outputs = [result if v is source else v for v in producer.outputs]
         result.producer = producer
         self.removed[node] = None
-        self.replaced[source] = None
         self.changed[producer] = None
+        # What is left asks for shape or type alone, and finds the same in the result.
+        self._redirect(source, result)
 
     def _bypass(self, node: Node, position: int) -> None:
         source, result = node.inputs[position], node.outputs[0]
         if source is None or result is None:
             raise AssertionError("a node is taken out only between its input and its readers")
         self.removed[node] = None
-        self.replaced[result] = None
-        for use in self.uses(result):
-            use.node.inputs[use.position] = source
-            source.uses.append(use)
+        self._redirect(result, source)
+
+    def _redirect(self, gone: Value, instead: Value) -> None:
+        """Whoever reads `gone` reads `instead` from now on."""
+        self.replaced[gone] = None
+        for use in self.uses(gone):
+            use.node.inputs[use.position] = instead
+            instead.uses.append(use)
             self.changed[use.node] = None
 
     def _append(self, node: Node, op: str, weight: Weight, attributes: Attributes) -> None:

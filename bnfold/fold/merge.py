@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bnfold.fold.operator import Change
     from bnfold.model.view import Node, Value
 
+SUMS = frozenset({"Add", "Sub"})
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -74,7 +76,7 @@ def find(node: Node, movable: Callable[[Node], Affine | None], draft: Draft) -> 
         movable: the map of a normalization that found no producer to go to, None for any other node.
         draft: the graph as it is now.
     """
-    if node.op not in {"Add", "Sub"} or len(node.inputs) != 2 or node.refers_to_caller:  # noqa: PLR2004  # a sum of two
+    if node.op not in SUMS or len(node.inputs) != 2 or node.refers_to_caller:  # noqa: PLR2004  # a sum of two
         return None
     left, right = node.inputs
     if left is None or right is None or left is right or node.outputs[0] is None:

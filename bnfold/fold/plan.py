@@ -101,9 +101,9 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
         nodes = list(view.nodes())
         for node in nodes:
             planner.settle_backward(node)
-        if options.merge:
-            for node in nodes:
-                planner.settle_merge(node)
+        while options.merge and planner.settle_merges(nodes):
+            # Where branches became one, their sum has weights now.
+            planner.retry_backward()
         for node in nodes:
             planner.settle_forward(node)
     folds, kept = planner.settled(nodes)
@@ -146,10 +146,22 @@ class _Planner:
             if chain is not None and _excluded(node, self.options) is None:
                 self._try_chain(chain)
 
-    def settle_merge(self, node: Node) -> None:
-        """A sum of branches; a normalization among them goes into its neighbour."""
-        if node in self.draft.removed:
-            return
+    def settle_merges(self, nodes: list[Node]) -> bool:
+        """Sums of branches; a normalization among them goes into its neighbour. Whether there was any."""
+        before = len(self.merged)
+        for node in nodes:
+            if node.op in merge.SUMS and node not in self.draft.removed:
+                self._settle_merge(node)
+        return len(self.merged) > before
+
+    def retry_backward(self) -> None:
+        """Ask again for those that found nobody."""
+        for node in list(self.waiting):
+            lifted = of_node(node, self.draft)
+            if isinstance(lifted, Affine):
+                self._try_backward(Site(node, 0, lifted, node.op))
+
+    def _settle_merge(self, node: Node) -> None:
         found = merge.find(node, self._movable, self.draft)
         if found is None:
             return
@@ -186,6 +198,7 @@ class _Planner:
     def _try_backward(self, site: Site) -> None:
         found = backward(site, self.draft)
         if isinstance(found, Way):
+            self.waiting.pop(site.node, None)
             self._commit(site, found, "backward")
         else:
             self.waiting[site.node] = found
@@ -265,7 +278,7 @@ def _spelled_out(node: Node, draft: Draft) -> _Chain | None:
     result = node.outputs[0]
     if result is None:
         return None
-    uses = draft.uses(result)
+    uses = draft.readers(result)
     if len(uses) == 1 and _is_step(uses[0].node, draft):
         return None
     ops: list[str] = []

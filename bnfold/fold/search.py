@@ -239,7 +239,7 @@ class _Downstream:
             if value.is_output:
                 evidence = f"{value.name!r}, which the fold would change, is a graph output"
                 return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
-            uses = self.draft.uses(value)
+            uses = self.draft.readers(value)
             if len(uses) != 1:
                 found = yield self._readers(uses, affine, depth)
                 return found if isinstance(found, DeadEnd) else way + found

@@ -27,3 +27,34 @@ def test_the_same_mean_behind_the_weights_is_no_obstacle() -> None:
     stats = {"mean": np.full(4, 1000.0), "var": np.ones(4), "scale": np.ones(4)}
     net.output(net.bn(net.conv(x, 3, 4), 4, name="bn", stats=stats), shape=[1, 4, 4, 4])
     expect(net.model(), folded={"bn"})
+
+
+def test_who_asks_for_the_shape_alone_is_no_second_consumer() -> None:
+    """PyTorch reads the shape of a Linear's output to flatten it (LeViT)."""
+    net = Net(17)
+    y = net.node("Gemm", net.input("x", 2, 3), net.init(net.draw(3, 4)), name="linear")
+    shape = net.node("Shape", y)
+    net.output(net.node("Reshape", net.bn(y, 4, name="bn"), shape), shape=[2, 4])
+    expect(net.model(), folded={"bn"})
+
+
+def test_the_shape_of_a_normalization_that_goes_forward() -> None:
+    net = Net(17)
+    y = net.bn(net.input("x", 2, 3), 3, name="bn")
+    z = net.node("Gemm", y, net.init(net.draw(3, 4)))
+    net.output(net.node("Cast", net.node("Shape", y), to=1), z, shape=[2])
+    model = net.model()
+    model.graph.output[1].type.tensor_type.shape.dim.add(dim_value=4)
+    expect(model, folded={"bn"})
+
+
+def test_a_normalization_behind_a_sum_of_branches_waits_until_they_are_one() -> None:
+    """RepViT: bn(conv3(x) + conv1(x) + x)."""
+    net = Net(17)
+    x = net.input("x", 1, 4, 6, 6)
+    wide = net.bn(net.node("Conv", x, net.init(net.draw(4, 1, 3, 3)), group=4, pads=[1] * 4), 4, name="inner")
+    point = net.node("Conv", x, net.init(net.draw(4, 1, 1, 1)), group=4)
+    total = net.node("Add", net.node("Add", wide, point), x)
+    net.output(net.bn(total, 4, name="outer"), shape=[1, 4, 6, 6])
+    result = expect(net.model(), folded={"inner", "outer"})
+    assert len(result.model.graph.node) == 1
