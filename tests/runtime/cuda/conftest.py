@@ -58,9 +58,12 @@ def gpu(dtype: np.dtype[Any], libraries: dict[np.dtype[Any], Path]) -> EmulatedG
 
 @pytest.fixture(scope="session")
 def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A libcuda.so.1 without a GPU."""
+    """A libcuda.so.1 without a GPU.
+
+    It has no soname: loaded here by its path, it is not taken for the real one by whoever looks for that.
+    """
     library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    command = (str(shutil.which("g++")), "-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1")
+    command = (str(shutil.which("g++")), "-std=c++17", "-O1", "-fPIC", "-shared")
     source = EMULATOR / "fake_driver.cpp"
     subprocess.run((*command, str(source), "-o", str(library), "-ldl"), check=True)
     return library

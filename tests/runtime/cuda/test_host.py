@@ -34,7 +34,9 @@ def run(check: str, driver: Path, libraries: dict[np.dtype[Any], Path], **enviro
             str(driver),
             str(folder),
         ),
-        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        env=os.environ
+        | environment
+        | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "LD_LIBRARY_PATH": str(driver.parent)},
         capture_output=True,
         text=True,
         check=False,

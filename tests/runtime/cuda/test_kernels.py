@@ -24,7 +24,6 @@ from support.gpu_cases import (
 )
 
 from bnfold.errors import UsageError
-from bnfold.runtime import cuda_plan
 from bnfold.runtime.arguments import Layout
 from bnfold.runtime.cuda_plan import Tensor
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from support.emulated_gpu import Order
 
-    from bnfold.runtime.cuda_plan import Limits
+    from bnfold.runtime.cuda_plan import Limits, Plan
 
     Array = npt.NDArray[Any]
 
@@ -70,7 +69,7 @@ def test_the_cases_run_every_kernel(monkeypatch: pytest.MonkeyPatch, libraries: 
     launched: set[str] = set()
     real = EmulatedGpu.run
 
-    def run(self: EmulatedGpu, plan: cuda_plan.Plan) -> None:
+    def run(self: EmulatedGpu, plan: Plan) -> None:
         launched.update(launch.kernel for launch in plan.launches)
         clusters.update(launch.cluster for launch in plan.launches)
         real(self, plan)

@@ -91,7 +91,7 @@ def test_clusters_are_used_where_they_exist() -> None:
 
 
 def test_nothing_is_fused_that_is_not_written_as_fma() -> None:
-    # A product and a sum contracted by the compiler would differ from the emulation, and between architectures.
+    # A product and a sum contracted by the compiler would differ from the emulation.
     body = ptx(90, 1)["statistics_channels_first"]
     assert "mul.rn.f32" in body or "mul.f32" in body
     assert "fma.rn.f32" not in body.replace("fma.rn.f64", "")
