@@ -90,9 +90,23 @@ def _constants(model: ModelProto) -> dict[str, set[bytes]]:
 
 
 def written_constants(original: ModelProto, result: ModelProto) -> frozenset[str]:
-    """Names of the stored tensors of `result` that `original` does not hold byte for byte."""
+    """Names of the stored tensors of `result` that `original` does not hold byte for byte.
+
+    And the outputs of Clip and Pad nodes whose bounds or constant, up to opset 10 attributes, were written.
+    """
     before = _constants(original)
-    return frozenset(name for name, held in _constants(result).items() if not held <= before.get(name, set()))
+    written = {name for name, held in _constants(result).items() if not held <= before.get(name, set())}
+    attributes = {_attributes(node) for node in all_nodes(original)}
+    written |= {
+        node.output[0]
+        for node in all_nodes(result)
+        if node.op_type in oracle.BY_ATTRIBUTE and _attributes(node) not in attributes
+    }
+    return frozenset(written)
+
+
+def _attributes(node: NodeProto) -> tuple[str, tuple[bytes, ...]]:
+    return label(node), tuple(sorted(_bytes(a) for a in node.attribute))
 
 
 # --- values -----------------------------------------------------------------------------------------------

@@ -505,13 +505,17 @@ def _slice(call: Call, arrays: Arrays) -> Result:
         starts, ends = _ints(arrays[1]), _ints(arrays[2])
         axes = range(len(starts)) if _at(arrays, 3) is None else _ints(arrays[3])
         steps = [1] * len(starts) if _at(arrays, 4) is None else _ints(arrays[4])
-    index = [slice(None)] * x.ndim
+    index: list[Any] = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = end
-        if step < 0 and end < -x.shape[axis]:
-            stop = None
-        index[axis] = slice(start, stop, step)
-    return x[tuple(index)]
+        size = x.shape[axis]
+        begin, stop = (i + size if i < 0 else i for i in (start, end))
+        # Negative steps start at the last element at most, and may end before the first.
+        lowest, highest = ((0, 0), (size, size)) if step > 0 else ((0, -1), (size - 1, size - 1))
+        begin, stop = min(max(begin, lowest[0]), highest[0]), min(max(stop, lowest[1]), highest[1])
+        index[axis] = np.arange(begin, stop, step)
+        x = x[tuple(index)]
+        index[axis] = slice(None)
+    return x
 
 
 def _gather(call: Call, arrays: Arrays) -> Result:
@@ -812,6 +816,10 @@ _EXACT = frozenset({
 })  # fmt: skip
 
 
+# Up to opset 10 these keep their constants in attributes, in float32 whatever the tensors hold.
+BY_ATTRIBUTE: dict[str, tuple[str, ...]] = {"Clip": ("min", "max"), "Pad": ("value",)}
+
+
 def _clip_bounds(call: Call, arrays: Arrays) -> list[Any]:
     if call.opset < 11:
         return [call.attrs[k] for k in ("min", "max") if k in call.attrs]
@@ -1068,6 +1076,9 @@ class Interpreter:
             if value.constant and kind not in _EXACT:
                 # A runtime rounds what it computes from constants; whoever reads the model may or may not.
                 grown = grown + half_ulp(value.data, value.elem_type)
+            if kind in BY_ATTRIBUTE and call.node.output[0] in self.rounded:
+                stored = [call.attrs[k] for k in BY_ATTRIBUTE[kind] if k in call.attrs]
+                grown = grown + sum(half_ulp(np.abs(a), TensorProto.FLOAT) for a in stored)
             bound = np.maximum(np.broadcast_to(magnitude[i], value.data.shape), np.abs(value.data))
             result.append(replace(value, magnitude=bound, error=np.broadcast_to(grown, value.data.shape)))
         return result
