@@ -13,7 +13,7 @@ import numpy as np
 
 from bnfold.fold.affine import Affine
 from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
-from bnfold.fold.ops.weights import checked, no_room, operand
+from bnfold.fold.ops.weights import attribute_value, checked, no_room, operand
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node
 
 _BOUNDS_ARE_INPUTS_SINCE = 11
+_SLOPE_BROADCASTS_SINCE = 7
 
 
 def rectifier(node: Node, affine: Affine, _draft: Draft) -> Outcome:
@@ -57,7 +58,7 @@ def _prelu(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return slope
     source = node.inputs[0]
     shape = draft.shape(source) if source is not None else None
-    per_channel = None if shape is None else _per_channel(slope, affine, len(shape))
+    per_channel = None if shape is None else _per_channel(node, slope, affine, len(shape))
     if shape is None or per_channel is None:
         evidence = (
             f"the slope of {node.label!r} does not go along the normalized axis, and a scale is negative"
@@ -70,16 +71,22 @@ def _prelu(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return Refused((Reason(Code.SIGN, node.label, evidence),))
     values = np.where(turned, 1.0 / np.where(turned, per_channel, 1.0), per_channel)
     scale = np.where(turned, full.scale * per_channel, full.scale)
-    new = Weight.dense(slope.name, values.reshape(-1, *(1,) * (len(shape) - affine.axis - 1)), slope.dtype)
+    trailing = len(shape) - affine.axis - 1 if node.opset >= _SLOPE_BROADCASTS_SINCE else 0
+    new = Weight.dense(slope.name, values.reshape(-1, *(1,) * trailing), slope.dtype)
     changes = checked((SetWeight(node, 1, new),))
     if isinstance(changes, Refused):
         return changes
     return Carried(((0, scaling(affine.axis, scale)),), changes)
 
 
-def _per_channel(slope: Weight, affine: Affine, rank: int) -> Vector | None:
+def _per_channel(node: Node, slope: Weight, affine: Affine, rank: int) -> Vector | None:
     """The slope of each channel, if it varies along no other axis."""
     dims = (1,) * (rank - len(slope.dims)) + slope.dims
+    if node.opset < _SLOPE_BROADCASTS_SINCE:
+        # Either one slope for all channels, or one for each index of axis 1, whatever the rank.
+        if affine.axis != 1 or len(slope.dims) > 1:
+            return None
+        dims = (1, *(slope.dims or (1,)), *(1,) * (rank - 2))
     if len(dims) != rank or any(d != 1 for i, d in enumerate(dims) if i != affine.axis):
         return None
     if dims[affine.axis] not in (1, affine.size):
@@ -110,11 +117,15 @@ def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome
         return values
 
     if node.opset < _BOUNDS_ARE_INPUTS_SINCE:
-        bounds: dict[str, int | float] = {
-            name: float(moved(np.array(found.f)))
-            for name in ("min", "max")
-            if (found := node.attribute(name)) is not None
-        }
+        bounds: dict[str, int | float] = {}
+        for name in ("min", "max"):
+            found = node.attribute(name)
+            if found is None:
+                continue
+            value = attribute_value(node, name, float(moved(np.array(found.f))), draft)
+            if isinstance(value, Refused):
+                return value
+            bounds[name] = value
         return Carried(((0, affine),), (SetOperator(node, "Clip", bounds),))
     changes: list[Change] = []
     for position in (1, 2):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
-from bnfold.fold.ops.weights import checked, no_room, operand
+from bnfold.fold.ops.weights import attribute_value, checked, no_room, operand
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -56,7 +56,10 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
     if moved[0] == old:
         return Carried(((0, affine),))
     if node.opset < _INPUTS_SINCE:
-        return Carried(((0, affine),), (SetOperator(node, "Pad", {"value": float(moved[0])}),))
+        value = attribute_value(node, "value", float(moved[0]), draft)
+        if isinstance(value, Refused):
+            return value
+        return Carried(((0, affine),), (SetOperator(node, "Pad", {"value": value}),))
     if dtype_source is None:
         evidence = f"Pad {node.label!r} has no constant that could become {moved[0]:g}"
         return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))

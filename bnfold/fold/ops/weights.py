@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from bnfold.errors import ModelError
 from bnfold.fold.affine import Affine
@@ -121,6 +122,22 @@ def checked(changes: tuple[Change, ...]) -> tuple[Change, ...] | Refused:
     weights = [c.weight for c in changes if isinstance(c, SetWeight)]
     reasons = tuple(r for w in weights if (r := w.check()) is not None)
     return Refused(reasons) if reasons else changes
+
+
+def attribute_value(node: Node, name: str, value: float, draft: Draft) -> float | Refused:
+    """A value for a float attribute of `node`, which holds float32 whatever the tensors hold."""
+    source = node.inputs[0]
+    wide = source is not None and draft.view.elem_type(source) == TensorProto.DOUBLE
+    with np.errstate(over="ignore"):
+        stored = float(np.float32(value))
+    if not np.isfinite(stored) or (wide and stored != value):
+        kind = "float64" if wide else "float32"
+        evidence = (
+            f"attribute {name} of {node.op} {node.label!r} would become {value:.3g}, but it holds float32"
+        )
+        hint = "export with opset 11 or later" if wide else ""
+        return Refused((Reason(Code.DTYPE_RANGE, node.label, f"{evidence} for {kind} tensors", hint),))
+    return stored
 
 
 def bias_change(
