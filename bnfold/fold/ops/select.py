@@ -116,18 +116,23 @@ def _sliced(node: Node, axis: int, shape: Shape, draft: Draft) -> NDArray[np.int
         return None
     axes = tuple(range(len(starts))) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps
+    if 0 in steps or not len(starts) == len(ends) == len(axes) == len(steps):
+        return None
     for start, end, each, step in zip(starts, ends, axes, steps, strict=True):
         if each % len(shape) == axis:
-            return np.arange(size)[_bounds(start, end, step, size)]
+            return np.array(_kept(start, end, step, size), np.intp)
     return np.arange(size)
 
 
-def _bounds(start: int, end: int, step: int, size: int) -> slice:
-    """ONNX clamps as NumPy does, except that a negative step may end before index 0."""
-    stop: int | None = end
-    if step < 0 and end < -size:
-        stop = None
-    return slice(start, stop, step)
+def _kept(start: int, end: int, step: int, size: int) -> range:
+    """Bounds count from the back when negative and are clamped to the axis (ONNX Slice, version 10).
+
+    NumPy clamps otherwise where the step is negative: there a start before the axis keeps nothing, in ONNX
+    element 0.
+    """
+    first, last = (0, size) if step > 0 else (-1, size - 1)
+    start, end = (i + size if i < 0 else i for i in (start, end))
+    return range(min(max(start, 0), last), min(max(end, first), last), step)
 
 
 def _indices(node: Node, draft: Draft) -> NDArray[np.intp] | None:

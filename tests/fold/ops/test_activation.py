@@ -43,7 +43,7 @@ def model(
 @directions
 @pytest.mark.parametrize(("op", "attrs"), [("Relu", {}), ("LeakyRelu", {}), ("LeakyRelu", {"alpha": -0.5})])
 @pytest.mark.parametrize("stats", [scaling, zero_in_one])
-def test_a_scale_passes_a_rectifier(direction: str, op: str, attrs: dict[str, float], stats: Maker) -> None:
+def test_a_scale_passes_a_rectifier(direction: str, op: str, attrs: dict[str, Any], stats: Maker) -> None:
     result = expect(model(direction, op, stats(4), **attrs), folded={"bn"})
     assert "bend" in result.folds[0].through
 
