@@ -8,7 +8,6 @@ from support.build import Net, Numbers
 from support.claims import expect
 from support.ways import BOTH, Step, linear, uniform
 
-
 INT64 = 7
 LAST, FIRST = 2**63 - 1, -(2**63)
 directions = pytest.mark.parametrize("direction", BOTH)
@@ -38,14 +37,13 @@ BOUNDS = [
 ]  # fmt: skip
 
 
-VERSIONS = [(opset, *b) for opset in (7, 9, 10, 11, 13) for b in BOUNDS if opset >= 10 or b[2] == 1]
+VERSIONS = [(opset, b) for opset in (7, 9, 10, 11, 13) for b in BOUNDS if opset >= 10 or b[2] == 1]
 
 
 @directions
-@pytest.mark.parametrize(("opset", "start", "end", "step", "left"), VERSIONS)
-def test_slices_of_the_channels(
-    direction: str, opset: int, start: int, end: int, step: int, left: int
-) -> None:
+@pytest.mark.parametrize(("opset", "bounds"), VERSIONS)
+def test_slices_of_the_channels(direction: str, opset: int, bounds: tuple[int, int, int, int]) -> None:
+    start, end, step, left = bounds
     made = cut([start], [end], [1], None if step == 1 and opset != 11 else [step], opset)
     expect(BOTH[direction](made, (2, 5, 3, 4), (2, left, 3, 4), opset=opset).model(), folded={"bn"})
 
