@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ml_dtypes
 import numpy as np
-from support.emulated_gpu import ORDERS, EmulatedGpu, Order
+from support.emulated_gpu import ORDERS, Order
 
 from bnfold.runtime import cuda_plan
 from bnfold.runtime.arguments import Layout
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy.typing as npt
+
+    from bnfold.runtime.cuda_plan import Plan
 
     Array = npt.NDArray[Any]
 
@@ -43,6 +45,27 @@ SHAPES = (
     (3, 5, 49), (2, 4, 64), (2, 2, 257), (4, 3, 7), (5, 6, 2), (1, 1, 4001), (2, 1, 16), (1, 3, 1),
     (1, 2, 1030), (2, 3, 1), (50, 24, 1), (300, 3, 1), (37, 72, 1), (65, 16, 1), (40, 130, 1), (3, 1088, 1),
 )  # fmt: skip
+
+
+class Device(Protocol):
+    """Where kernels run: emulated_gpu.EmulatedGpu, real_gpu.RealGpu."""
+
+    order: Order
+
+    def place(self, array: Array, shift: int = 0) -> int:
+        """Copy an array to the device, `shift` values past a 16-byte boundary; its address."""
+
+    def reserve(self, nbytes: int, shift_bytes: int = 0) -> int:
+        """Take memory that holds NaN; its address."""
+
+    def fetch(self, address: int, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Copy memory of the device."""
+
+    def run(self, plan: Plan) -> None:
+        """Launch what a plan says."""
+
+    def clear(self) -> None:
+        """Give all memory back."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +156,7 @@ STATISTICS_ROUNDINGS = 8
 
 
 def run_train(
-    gpu: EmulatedGpu, problem: Problem, limits: Limits, *, shifts: Shifts = ALIGNED, unbiased: bool = False
+    gpu: Device, problem: Problem, limits: Limits, *, shifts: Shifts = ALIGNED, unbiased: bool = False
 ) -> dict[str, Array]:
     x = problem.x
     channels = x.shape[1]
@@ -157,7 +180,7 @@ def run_train(
 
 
 def run_backward(
-    gpu: EmulatedGpu,
+    gpu: Device,
     problem: Problem,
     limits: Limits,
     mean: Array,
@@ -226,7 +249,7 @@ def check_backward(
     check(found["dx"], Expected(gain * sum(terms), 16 * u * np.abs(gain) * size), dtype)
 
 
-def run_infer(gpu: EmulatedGpu, problem: Problem, *, shifts: Shifts = ALIGNED) -> Array:
+def run_infer(gpu: Device, problem: Problem, *, shifts: Shifts = ALIGNED) -> Array:
     x = problem.x
     given = (problem.scale, problem.bias, problem.mean, problem.var)
     target = gpu.reserve(x.nbytes, shifts[1] * x.itemsize)
@@ -248,7 +271,7 @@ def check_infer(found: Array, problem: Problem) -> None:
 
 
 def check_everything(
-    gpu: EmulatedGpu,
+    gpu: Device,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     *,

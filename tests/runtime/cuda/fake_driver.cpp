@@ -166,6 +166,10 @@ int cuMemFreeAsync(void* address, void*) {
   allocations.erase(found);
   return SUCCESS;
 }
+int cuMemsetD8Async(void* to, unsigned char value, std::size_t bytes, void*) {
+  std::memset(to, value, bytes);
+  return SUCCESS;
+}
 int cuMemcpyHtoDAsync(void* to, const void* from, std::size_t bytes, void*) {
   std::memcpy(to, from, bytes);
   return SUCCESS;
