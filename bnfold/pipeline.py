@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,12 +124,8 @@ def inspect(
     Raises:
         ModelError: the model cannot be read or is not valid.
     """
-    with _naming(model):
-        opened, seconds = _open(model)
-        started = time.perf_counter()
-        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude), merge))
-    seconds = replace(seconds, plan=time.perf_counter() - started)
-    return Result(_report(model, opened, decided, seconds), None)
+    options = Options(freeze, tuple(include), tuple(exclude), merge)
+    return Result(_decide(model, options, _silent).report, None)
 
 
 def optimize(
@@ -168,22 +165,15 @@ def optimize(
         UsageError: the arguments contradict each other.
         EnvironmentFault: the result cannot be written, or verification cannot run.
     """
-    tell = progress or (lambda _stage: None)
+    tell = progress or _silent
     target = _target(model, output, in_place=in_place)
-    with _naming(model):
-        tell("reading")
-        opened, seconds = _open(model)
-        tell("planning")
-        started = time.perf_counter()
-        decided = plan(opened, Options(freeze, tuple(include), tuple(exclude), merge))
-        edits, written = emit(decided)
-    seconds = replace(seconds, plan=time.perf_counter() - started)
+    decision = _decide(model, Options(freeze, tuple(include), tuple(exclude), merge), tell)
+    edits, written = decision.edits
     check = _Check(verify, model, edits, written, seed, tell)
-    report = _report(model, opened, decided, seconds)
     tell("writing")
     if target is None or dry_run:
-        return _in_memory(report, opened, edits, check)
-    return _on_disk(report, opened, edits, target, check)
+        return _in_memory(decision.report, decision.opened, edits, check)
+    return _on_disk(decision.report, decision.opened, edits, target, check)
 
 
 def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: int = 0) -> Verdict:
@@ -198,7 +188,7 @@ def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: in
         ModelError: one of them cannot be read or is not valid.
         EnvironmentFault: onnxruntime cannot run here.
     """
-    from bnfold.verification import verify as judge  # noqa: PLC0415  # a fold without verification does without it
+    from bnfold.verification.pair import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
     for model in (original, folded):
         with _naming(model):
@@ -233,7 +223,7 @@ class _Check:
                 "equivalent", "nothing was changed: both are the same, byte for byte"
             )
 
-        from bnfold.verification import verify as judge  # noqa: PLC0415  # a fold without verification does without
+        from bnfold.verification.pair import verify as judge  # noqa: PLC0415  # a fold without verification does without
 
         self.tell("verifying the weights")
         self._check_algebra(open_model(result))
@@ -280,6 +270,39 @@ def _naming(model: Source) -> Iterator[None]:
         if not isinstance(model, (str, Path)) or str(model) in str(error):
             raise
         raise ModelError(f"{model}: {error}") from error
+
+
+def _silent(_stage: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """A model that was read and planned.
+
+    Attributes:
+        opened: the model.
+        edits: what is to change, and the weights that are to be written.
+        report: what is known before anything is written.
+    """
+
+    opened: ModelFile
+    edits: tuple[ModelEdits, tuple[tuple[str, Weight], ...]]
+    report: Report
+
+
+def _decide(model: Source, options: Options, tell: Progress) -> _Decision:
+    # The digest takes about as long as the plan, and another core.
+    with _naming(model), ThreadPoolExecutor(1) as background:
+        tell("reading")
+        opened, seconds = _open(model)
+        digest = background.submit(opened.sha256)
+        tell("planning")
+        started = time.perf_counter()
+        decided = plan(opened, options)
+        edits = emit(decided)
+        seconds = replace(seconds, plan=time.perf_counter() - started)
+        return _Decision(opened, edits, _report(model, opened, decided, digest.result(), seconds))
 
 
 def _open(model: Source) -> tuple[ModelFile, Seconds]:
@@ -329,14 +352,14 @@ def _on_disk(report: Report, opened: ModelFile, edits: ModelEdits, target: Path,
     return Result(report, None)
 
 
-def _report(model: Source, opened: ModelFile, decided: Plan, seconds: Seconds) -> Report:
+def _report(model: Source, opened: ModelFile, decided: Plan, digest: str, seconds: Seconds) -> Report:
     proto = opened.proto
     notes = tuple(f"{name!r}, which callers could override, is a constant now" for name in decided.frozen)
     return Report(
         version=__version__,
         source=str(model) if isinstance(model, (str, Path)) else None,
         output=None,
-        source_sha256=opened.sha256(),
+        source_sha256=digest,
         opset=decided.draft.view.graphs[0].opset,
         ir_version=proto.ir_version,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FLOATS = tuple(np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64))
 
+_LARGE_INPUT = 2.0**64
+_RELEASE = 4 << 20  # bytes of a mapped tensor that are read before their pages are given back
 _BLOCK = 1 << 16  # elements; the float64 temporaries of a block stay inside a cache of 1 MB
 
 
@@ -99,14 +101,14 @@ class Weight:
             return
         for part, factor in self._pieces():
             yield np.multiply(part, factor, dtype=np.float64)
-        self._source().release()
 
     def check(self) -> Reason | None:
         """Why the rounded tensor would not stand for the exact one: not finite, overflow, underflow.
 
         A product below the smallest normal number loses digits. That matters only where the
         largest of its group (one scale factor's reach) lies there too: beside a normal number the
-        loss is at most half of that number's own unit in the last place.
+        loss is at most half of that number's own unit in the last place. Nor does it matter for a channel
+        that is dead anyway, whose sum stays below the smallest normal for every input up to 2^64.
         """
         if self.dtype not in FLOATS:
             return Reason(
@@ -126,15 +128,20 @@ class Weight:
                 f"a folded value reaches {peak.max():.3g}, beyond the {largest:.3g} of {self.dtype.name}",
                 "export this layer in float32",
             )
-        if self.factor is not None and ((peak > 0) & (peak < tiny)).any():
+        if self.factor is not None and (lost := self._sunken(peak, tiny, largest)).any():
             return Reason(
                 Code.DTYPE_RANGE,
                 self.name,
-                f"a folded channel shrinks to {peak[peak > 0].min():.3g}, below the smallest normal "
+                f"a folded channel shrinks to {peak[lost].max():.3g}, below the smallest normal "
                 f"{tiny:.3g} of {self.dtype.name}",
                 "export this layer in float32",
             )
         return None
+
+    def _sunken(self, peak: NDArray[np.float64], tiny: float, largest: float) -> NDArray[np.bool_]:
+        """Which scale factors push their weights below the normal range, though they still count."""
+        taps = max(1, int(np.prod(self.dims, dtype=np.int64)) // max(1, peak.size))
+        return (peak < tiny) & (peak * taps * min(largest, _LARGE_INPUT) > tiny)
 
     def _source(self) -> Constant:
         if self.source is None:
@@ -152,9 +159,15 @@ class Weight:
             yield array, self.factor
             return
         step = max(1, _BLOCK // max(1, array.size // rows))
+        held = 0
         for start in range(0, rows, step):
             part = array[start : start + step]
             yield part, self.factor[start : start + step] if self.factor.shape[0] == rows else self.factor
+            held += part.nbytes
+            if held >= _RELEASE:
+                source.release()
+                held = 0
+        source.release()
 
     def _peaks(self) -> NDArray[np.float64]:
         """The largest magnitude each scale factor produces (each element, when there is none).
@@ -181,7 +194,6 @@ class Weight:
                 row += len(here)
             else:
                 peaks = np.maximum(peaks, here)
-        self._source().release()
         return peaks
 
 

@@ -67,6 +67,15 @@ def test_a_channel_that_sinks_below_the_normal_range_is_refused() -> None:
     assert reason.code is Code.DTYPE_RANGE
 
 
+def test_a_channel_that_is_dead_anyway_may_vanish() -> None:
+    """Nine taps of at most 1e-60 stay below 1.2e-38 for every input up to 2^64."""
+    source = computed("w", np.full((1, 9), 1e-40, np.float32))
+    assert Weight.of(source).scaled(np.array([[1e-20]])).check() is None
+    reason = Weight.of(source).scaled(np.array([[1e-5]])).check()
+    assert reason is not None
+    assert reason.code is Code.DTYPE_RANGE
+
+
 def test_small_values_beside_normal_ones_may_lose_digits() -> None:
     source = computed("w", np.array([[1.0, 1e-4]], np.float16))
     assert Weight.of(source).scaled(np.array([[1e-3]])).check() is None

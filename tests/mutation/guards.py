@@ -65,7 +65,7 @@ GUARDS = (
     Guard("weights are finite", "fold/weight.py", "if np.isnan(peak).any():", "if False:"),
     Guard("biases are finite", "fold/ops/weights.py", "and not np.isfinite(found.float64()).all()", "and False"),
     Guard("overflow of the stored type", "fold/weight.py", "if (peak >= overflow).any():", "if False:"),
-    Guard("underflow of the stored type", "fold/weight.py", "((peak > 0) & (peak < tiny)).any()", "False"),
+    Guard("underflow of the stored type", "fold/weight.py", "(lost := self._sunken(peak, tiny, largest)).any()", "False"),
     Guard("bfloat16 is rounded once", "fold/weight.py", "if dtype != ml_dtypes.bfloat16:", "if True:"),
     Guard("statistics have one length", "fold/lift.py", "if len(shapes) > 1:", "if False:"),
     Guard("spatial=0", "fold/lift.py", "if len(scale.dims) == 1:", "if True:"),

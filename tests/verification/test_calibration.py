@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.convnets import Net, build, changed, fold, weight
 
-from bnfold.verification import verify
+from bnfold.verification.pair import verify
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,12 @@ from onnx import helper, numpy_helper
 from support.convnets import FLOAT, INT8, INT64, Net, build, changed, fold, weight
 
 from bnfold.errors import EnvironmentFault, ModelError
-from bnfold.verification import Verdict, verify
+from bnfold.verification.pair import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bnfold.verification.verdict import Verdict
 
 
 def compare(original: onnx.ModelProto, folded: onnx.ModelProto, **options: Any) -> Verdict:
