@@ -179,7 +179,7 @@ class Grower:
         kinds += (
             ["GroupNormalization"] if self.net.opset >= 21 and kinds[:1] == ["InstanceNormalization"] else []
         )
-        if not kinds:
+        if not kinds or t.elem == DOUBLE:  # float64 tensors are normalized in float32 (stash_type)
             return None
         op = self.pick(*kinds)
         size, attrs = t.shape[1], {}

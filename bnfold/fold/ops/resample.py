@@ -13,11 +13,14 @@ import numpy as np
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node, Shape
+
+_RESIZE_BY_SIZES_SINCE = 11
 
 
 def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -26,13 +29,34 @@ def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
     if mode is not None and mode.s == b"tf_crop_and_resize":
         evidence = f"Resize {node.label!r} fills in a value of its own outside of the image"
         return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
-    before, behind = _shapes(node, draft)
-    if before is None or behind is None or len(before) <= affine.axis:
+    before, _ = _shapes(node, draft)
+    if before is None or len(before) <= affine.axis:
         return _lost(node, "its shapes are unknown")
-    here, there = before[affine.axis], behind[affine.axis]
-    if not isinstance(here, int) or here != there:
+    if not _leaves_alone(node, affine.axis, before, draft):
         return _lost(node, f"it is not known to leave axis {affine.axis} alone")
     return Carried(((0, affine),))
+
+
+def _leaves_alone(node: Node, axis: int, before: Shape, draft: Draft) -> bool:
+    """Whether the factor of an axis is 1. Equal sizes do not say so: 3 entries times 1.3 are 3 as well."""
+    rank = len(before)
+    axes = [a % rank for a in node.ints_attribute("axes") or range(rank)]
+    if axis not in axes:
+        return True
+    factors = node.attribute("scales")
+    if factors is not None:
+        return len(factors.floats) == rank and factors.floats[axis] == 1
+    by_inputs = node.op == "Resize" and node.opset >= _RESIZE_BY_SIZES_SINCE
+    found = draft.weight(node, 2 if by_inputs else 1)
+    if isinstance(found, Weight) and found.dims == (len(axes),):
+        return bool(found.float64()[axes.index(axis)] == 1)
+    # Factors are left out where sizes are given; they may still be common to all axes.
+    given = found is not None and not (isinstance(found, Weight) and found.dims == (0,))
+    policy = node.attribute("keep_aspect_ratio_policy")
+    if given or not by_inputs or (policy is not None and policy.s != b"stretch"):
+        return False
+    _, behind = _shapes(node, draft)
+    return behind is not None and isinstance(before[axis], int) and before[axis] == behind[axis]
 
 
 def resize_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
