@@ -117,7 +117,7 @@ def test_folding_keeps_every_prediction(held_out: dict[str, NDArray[Any]]) -> No
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-4)
 
 
-@pytest.mark.net
+@pytest.mark.peers
 def test_training_again_gives_as_good_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: dict[str, NDArray[Any]]
 ) -> None:

@@ -15,7 +15,7 @@ from bnfold.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-pytestmark = pytest.mark.net
+pytestmark = pytest.mark.peers
 
 SHAPES = [(9, 4), (5, 3, 11), (4, 6, 7, 5), (2, 3, 4, 3, 5), (64, 16, 14, 14)]
 

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cuda: needs the packages of bnfold[cuda], but no GPU")
-
-
 @pytest.fixture
 def cuda_packages(request: pytest.FixtureRequest) -> None:
     """Skip where the extra is not installed; fail where these tests were asked for."""
