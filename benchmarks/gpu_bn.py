@@ -4,8 +4,8 @@
 
 Every figure is the median of CUDA event times of a replayed graph. The graph goes once over enough copies of
 the tensors that none is found in the L2 cache, and keeps all its results apart. The competitors take turns.
-`floor` is the time of a device copy of x in the same turns, times the passes over the tensor that the operation
-needs, over two. Writes `gpu_bn-NAME.md` and `.json`, NAME being the GPU's.
+`floor` is the time of a device copy of x in the same turns, times the passes over the tensor that an
+operation needs, over two. Writes `gpu_bn-NAME.md` and `.json`, NAME being the GPU's.
 """
 
 from __future__ import annotations

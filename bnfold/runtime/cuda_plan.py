@@ -326,7 +326,8 @@ def _map(tensor: Tensor, kernel: str, tensors: tuple[int, ...], tail: tuple[Argu
         tiling = _tile(tensor.channels // tensor.lanes, MAX_THREADS)
         bands = _cut(tensor.outer, tiling.height * DEPTH, tiling.tiles, most_rounds=8)
         arguments = (*tensors, tensor.outer, tensor.channels, tiling.width, bands, *tail)
-        return Launch(f"{kernel}_channels_last", tiling.tiles * bands, tiling.threads, arguments)
+        table = tiling.width * tensor.lanes * _affine_bytes(tensor.dtype)
+        return Launch(f"{kernel}_channels_last", tiling.tiles * bands, tiling.threads, arguments, table)
     # The kernel places its vectors by the alignment of x, the last tensor that it reads.
     reach = tensor.size + tensor.shift(tensors[-2])
     threads = min(MAX_THREADS, _warps(math.ceil(reach / (tensor.lanes * DEPTH))))

@@ -157,13 +157,27 @@ __device__ __forceinline__ float round_to_odd(double value) {
   return __uint_as_float(away ? bits - 1u : bits + 1u);
 }
 
-// A vector [C] of any of the four types, converted one value at a time.
-__device__ __forceinline__ double load_scalar(const void* data, i64 dtype, i64 index) {
+// A value of any of the four types as it lies in memory. Taken apart from its conversion, so that several loads are
+// under way before the first is waited for.
+struct Scalar {
+  u32 low, high;
+};
+
+__device__ __forceinline__ Scalar load_scalar(const void* data, i64 dtype, i64 index) {
+  if (dtype == FLOAT64) {
+    const u32* word = static_cast<const u32*>(data) + 2 * index;
+    return {word[0], word[1]};
+  }
+  if (dtype == FLOAT32) return {static_cast<const u32*>(data)[index], 0};
+  return {static_cast<const unsigned short*>(data)[index], 0};
+}
+
+__device__ __forceinline__ double value_of(const Scalar& bits, i64 dtype) {
   switch (dtype) {
-    case FLOAT32: return static_cast<const float*>(data)[index];
-    case FLOAT16: return widen_half(static_cast<const unsigned short*>(data)[index]);
-    case BFLOAT16: return widen_bfloat(static_cast<const unsigned short*>(data)[index]);
-    default: return static_cast<const double*>(data)[index];
+    case FLOAT32: return __uint_as_float(bits.low);
+    case FLOAT16: return widen_half(static_cast<unsigned short>(bits.low));
+    case BFLOAT16: return widen_bfloat(static_cast<unsigned short>(bits.low));
+    default: return __hiloint2double(static_cast<int>(bits.high), static_cast<int>(bits.low));
   }
 }
 
@@ -422,17 +436,33 @@ __device__ __forceinline__ Real input_gradient(Real dy, Real x, const Affine& af
   return multiply_add(affine.mean - x, affine.slope, dy - affine.shift) * affine.gain;
 }
 
-// Scale and bias have one type, the running (or given) mean and variance another.
+// What is given per channel. Scale and bias have one type, the running (or population) mean and variance another.
 struct Parameters {
   const void* scale;
   const void* bias;
   i64 dtype;
-};
-
-struct Running {
   const void* mean;
   const void* var;
-  i64 dtype;
+  i64 statistics_dtype;
+};
+
+// The same for one channel, on its way from memory.
+struct Given {
+  Scalar scale_bits, bias_bits, mean_bits, var_bits;
+  i64 dtype, statistics_dtype;
+
+  __device__ __forceinline__ Given(const Parameters& all, i64 channel)
+      : scale_bits(load_scalar(all.scale, all.dtype, channel)),
+        bias_bits(load_scalar(all.bias, all.dtype, channel)),
+        mean_bits(load_scalar(all.mean, all.statistics_dtype, channel)),
+        var_bits(load_scalar(all.var, all.statistics_dtype, channel)),
+        dtype(all.dtype),
+        statistics_dtype(all.statistics_dtype) {}
+
+  __device__ __forceinline__ double scale() const { return value_of(scale_bits, dtype); }
+  __device__ __forceinline__ double bias() const { return value_of(bias_bits, dtype); }
+  __device__ __forceinline__ double mean() const { return value_of(mean_bits, statistics_dtype); }
+  __device__ __forceinline__ double var() const { return value_of(var_bits, statistics_dtype); }
 };
 
 // What training writes per channel besides y.
@@ -444,37 +474,34 @@ struct Record {
 };
 
 // `correction` is N/(N - 1) where the running variance is to be unbiased, else 1.
-__device__ __forceinline__ Affine finish_forward(const Moments& batch, i64 channel, const Parameters& given,
-                                                 const Running& running, const Record& record, bool writes,
-                                                 double epsilon, double momentum, double correction) {
+__device__ __forceinline__ Affine finish_forward(const Moments& batch, i64 channel, const Given& given,
+                                                 const Record& record, bool writes, double epsilon, double momentum,
+                                                 double correction) {
   const double var = batch.m2 / batch.count;
   if (writes) {
-    const double old_mean = load_scalar(running.mean, running.dtype, channel);
-    const double old_var = load_scalar(running.var, running.dtype, channel);
     const double fresh = 1.0 - momentum;
     record.mean[channel] = batch.mean;
     record.var[channel] = var;
-    store_scalar(record.running_mean, running.dtype, channel, momentum * old_mean + fresh * batch.mean);
-    store_scalar(record.running_var, running.dtype, channel, momentum * old_var + fresh * (var * correction));
+    store_scalar(record.running_mean, given.statistics_dtype, channel, momentum * given.mean() + fresh * batch.mean);
+    store_scalar(record.running_var, given.statistics_dtype, channel,
+                 momentum * given.var() + fresh * (var * correction));
   }
-  return forward_affine(batch.mean, var, load_scalar(given.scale, given.dtype, channel),
-                        load_scalar(given.bias, given.dtype, channel), epsilon);
+  return forward_affine(batch.mean, var, given.scale(), given.bias(), epsilon);
 }
 
 // `count` is the number of values in a channel; 0 says that mean and var are constants.
-__device__ __forceinline__ Affine finish_backward(const Slopes& sums, i64 channel, double count, const void* scale,
-                                                  i64 dtype, const Running& given, void* dscale, void* dbias,
-                                                  bool writes, double epsilon) {
-  const double mean = load_scalar(given.mean, given.dtype, channel);
+__device__ __forceinline__ Affine finish_backward(const Slopes& sums, i64 channel, double count, const Given& given,
+                                                  void* dscale, void* dbias, bool writes, double epsilon) {
+  const double mean = given.mean();
   const Real center = static_cast<Real>(mean);
   const double rest = mean - center;
-  const double inverse = 1.0 / sqrt(load_scalar(given.var, given.dtype, channel) + epsilon);
+  const double inverse = 1.0 / sqrt(given.var() + epsilon);
   const double product = (sums.product - rest * sums.total) * inverse;
   if (writes) {
-    store_scalar(dscale, dtype, channel, product);
-    store_scalar(dbias, dtype, channel, sums.total);
+    store_scalar(dscale, given.dtype, channel, product);
+    store_scalar(dbias, given.dtype, channel, sums.total);
   }
-  const Real gain = static_cast<Real>(load_scalar(scale, dtype, channel) * inverse);
+  const Real gain = static_cast<Real>(given.scale() * inverse);
   if (count == 0) return {Real(0), gain, Real(0), Real(0)};
   const double slope = product * inverse / count;
   return {center, gain, static_cast<Real>(sums.total / count - rest * slope), static_cast<Real>(slope)};
@@ -593,7 +620,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   const i64 channel = blockIdx.x % channels;
   const i64 split = blockIdx.x / channels;
   const Share<u32> share(rows.total, static_cast<u32>(splits), static_cast<u32>(split));
-  const Real center = static_cast<Real>(load_scalar(mean, dtype, channel));
+  const Real center = static_cast<Real>(value_of(load_scalar(mean, dtype, channel), dtype));
   Slopes own = {};
   for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
@@ -713,9 +740,12 @@ __device__ __forceinline__ void slopes_columns(const Stored* dy, const Stored* x
   const Share<i64> share(rows, splits, at.band);
   Slopes own[W] = {};
   if (at.works) {
+    Scalar bits[W];
     Real center[W];
 #pragma unroll
-    for (int i = 0; i < W; ++i) center[i] = static_cast<Real>(load_scalar(mean, dtype, at.first + i));
+    for (int i = 0; i < W; ++i) bits[i] = load_scalar(mean, dtype, at.first + i);
+#pragma unroll
+    for (int i = 0; i < W; ++i) center[i] = static_cast<Real>(value_of(bits[i], dtype));
     for (i64 base = share.begin; base < share.end; base += PAIRS * at.height) {
       typename Raw<W>::type raw_dy[PAIRS], raw_x[PAIRS];
       load_column<W>(raw_dy, dy, at, base, share.end);
@@ -776,11 +806,11 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
                      double momentum, double correction) {
   const i64 channel = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
   if (channel >= channels) return;
+  const Given given({scale, bias, parameter_dtype, running_mean, running_var, running_dtype}, channel);
   const Moments batch = merge_partial(partial, channel, splits);
   if (threadIdx.x % WARP != 0) return;
-  affine[channel] = finish_forward(batch, channel, {scale, bias, parameter_dtype},
-                                   {running_mean, running_var, running_dtype}, {mean, var, new_mean, new_var}, true,
-                                   epsilon, momentum, correction);
+  affine[channel] = finish_forward(batch, channel, given, {mean, var, new_mean, new_var}, true, epsilon, momentum,
+                                   correction);
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
@@ -789,10 +819,10 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
                       Affine* affine, double epsilon) {
   const i64 channel = (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x) / WARP;
   if (channel >= channels) return;
+  const Given given({scale, scale, scale_dtype, mean, var, dtype}, channel);  // the bias is not needed
   const Slopes sums = merge_partial(partial, channel, splits);
   if (threadIdx.x % WARP != 0) return;
-  affine[channel] = finish_backward(sums, channel, static_cast<double>(count), scale, scale_dtype, {mean, var, dtype},
-                                    dscale, dbias, true, epsilon);
+  affine[channel] = finish_backward(sums, channel, static_cast<double>(count), given, dscale, dbias, true, epsilon);
 }
 
 // --- kernels: elementwise ----------------------------------------------------------------------------------------
@@ -806,18 +836,15 @@ struct Finished {
 // ... or the statistics themselves, which saves inference a launch. In Real but for the two sums where float32
 // would lose digits.
 struct Population {
-  Parameters given;
-  Running statistics;
+  Parameters all;
   double epsilon;
 
   __device__ __forceinline__ Affine operator()(i64 channel) const {
-    const double mean = load_scalar(statistics.mean, statistics.dtype, channel);
-    const double var = load_scalar(statistics.var, statistics.dtype, channel);
-    const Real scale = static_cast<Real>(load_scalar(given.scale, given.dtype, channel));
-    const double bias = load_scalar(given.bias, given.dtype, channel);
+    const Given given(all, channel);
+    const double mean = given.mean();
     const Real center = static_cast<Real>(mean);
-    const Real gain = scale / square_root(static_cast<Real>(var + epsilon));
-    return {center, gain, static_cast<Real>(bias - (mean - center) * gain), Real(0)};
+    const Real gain = static_cast<Real>(given.scale()) / square_root(static_cast<Real>(given.var() + epsilon));
+    return {center, gain, static_cast<Real>(given.bias() - (mean - center) * gain), Real(0)};
   }
 };
 
@@ -908,16 +935,23 @@ __device__ __forceinline__ void map_tensor(const Stored* dy, const Stored* x, St
   }
 }
 
-// Channels-last with channels that fill whole vectors of aligned tensors: a thread keeps its channels' maps.
+// Channels-last with channels that fill whole vectors of aligned tensors: a thread keeps its channels' maps. They are
+// worked out once for the block, the i-th channels of all groups side by side.
 template <bool BACKWARD, class Source>
 __device__ __forceinline__ void map_columns(const Stored* dy, const Stored* x, Stored* out, i64 rows, i64 channels,
                                             i64 width, i64 bands, const Source& source) {
   const Columns<LANES> at(channels, width);
+  Affine* table = reinterpret_cast<Affine*>(shared_memory());
+  const i64 first = at.first - at.group * LANES;  // the block's first channel
+  for (u32 i = threadIdx.x; i < at.width * LANES; i += blockDim.x) {
+    if (first + i < channels) table[i % LANES * at.width + i / LANES] = source(first + i);
+  }
+  __syncthreads();
   if (!at.works) return;
   const Share<i64> share(rows, bands, at.band);
   Affine affine[LANES];
 #pragma unroll
-  for (int i = 0; i < LANES; ++i) affine[i] = source(at.first + i);
+  for (int i = 0; i < LANES; ++i) affine[i] = table[i * at.width + at.group];
   for (i64 base = share.begin; base < share.end; base += DEPTH * at.height) {
     uint4 raw_dy[DEPTH], raw_x[DEPTH];
     const u32 mask = load_column<LANES>(raw_x, x, at, base, share.end);
@@ -941,7 +975,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
     infer(const Stored* __restrict__ x, Stored* __restrict__ y, i64 channels, i64 inner, i64 magic, i64 size,
           const void* scale, const void* bias, i64 parameter_dtype, const void* mean, const void* var, i64 dtype, double epsilon) {
   map_tensor<false>(nullptr, x, y, channels, inner, magic, size,
-                    Population{{scale, bias, parameter_dtype}, {mean, var, dtype}, epsilon});
+                    Population{{scale, bias, parameter_dtype, mean, var, dtype}, epsilon});
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
@@ -949,7 +983,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
                         i64 bands, const void* scale, const void* bias, i64 parameter_dtype, const void* mean,
                         const void* var, i64 dtype, double epsilon) {
   map_columns<false>(nullptr, x, y, rows, channels, width, bands,
-                     Population{{scale, bias, parameter_dtype}, {mean, var, dtype}, epsilon});
+                     Population{{scale, bias, parameter_dtype, mean, var, dtype}, epsilon});
 }
 
 extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
@@ -1020,6 +1054,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   const Rows rows(x, outer, channels, inner, slots, magic);
   const i64 channel = blockIdx.x / cluster_size();
   const Share<u32> share(rows.total, cluster_size(), cluster_rank());
+  const Given given({scale, bias, parameter_dtype, running_mean, running_var, running_dtype}, channel);
   Moments own = {};
   for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
@@ -1037,9 +1072,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   }
   own = merge_cluster(merge_block(own, board.warps), board.block);
   if (threadIdx.x == 0) {
-    board.affine = finish_forward(own, channel, {scale, bias, parameter_dtype},
-                                  {running_mean, running_var, running_dtype}, {mean, var, new_mean, new_var},
-                                  cluster_rank() == 0, epsilon, momentum, correction);
+    board.affine = finish_forward(own, channel, given, {mean, var, new_mean, new_var}, cluster_rank() == 0, epsilon,
+                                  momentum, correction);
   }
   cluster_barrier();
   const Affine affine = board.affine;
@@ -1065,7 +1099,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   const Share<u32> share(rows.total, cluster_size(), cluster_rank());
   uint4* kept_dy = reinterpret_cast<uint4*>(&board + 1);
   uint4* kept_x = kept_dy + (share.end - share.begin);
-  const Real center = static_cast<Real>(load_scalar(mean, dtype, channel));
+  const Given given({scale, scale, scale_dtype, mean, var, dtype}, channel);  // the bias is not needed
+  const Real center = static_cast<Real>(given.mean());
   Slopes own = {};
   for (u32 base = share.begin; base < share.end; base += DEPTH * blockDim.x) {
     Span span[DEPTH];
@@ -1089,8 +1124,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, RESIDENT)
   own = merge_cluster(merge_block(own, board.warps), board.block);
   if (threadIdx.x == 0) {
     const double count = static_cast<double>(outer) * static_cast<double>(inner);
-    board.affine = finish_backward(own, channel, count, scale, scale_dtype, {mean, var, dtype}, dscale, dbias,
-                                   cluster_rank() == 0, epsilon);
+    board.affine = finish_backward(own, channel, count, given, dscale, dbias, cluster_rank() == 0, epsilon);
   }
   cluster_barrier();
   const Affine affine = board.affine;

@@ -93,6 +93,11 @@ BUGS = {
         "source((channel + row) % channels);",
         "race|nothing has written",
     ),
+    "no barrier after the table of columns": Bug(
+        "= source(first + i);\n  }\n  __syncthreads();",
+        "= source(first + i);\n  }",
+        "race|nothing has written",
+    ),
     "a warp that stops early": Bug(
         "const Moments batch = merge_partial(partial, channel, splits);",
         "if (threadIdx.x % WARP == 5) return;\n"
@@ -110,13 +115,13 @@ BUGS = {
         "race|nothing has written",
     ),
     "a block that ends while others read it": Bug(
-        "cluster_rank() == 0, epsilon, momentum, correction);\n  }\n  cluster_barrier();",
-        "cluster_rank() == 0, epsilon, momentum, correction);\n  }\n  __syncthreads();",
+        "momentum, correction);\n  }\n  cluster_barrier();",
+        "momentum, correction);\n  }\n  __syncthreads();",
         "has ended|divergent barrier",
     ),
     "every block of a cluster writes the statistics": Bug(
-        "cluster_rank() == 0, epsilon, momentum, correction);",
-        "true, epsilon, momentum, correction);",
+        "{mean, var, new_mean, new_var}, cluster_rank() == 0, epsilon,",
+        "{mean, var, new_mean, new_var}, true, epsilon,",
         "race: write",
     ),
     "output not written": Bug(
