@@ -295,10 +295,16 @@ def _batch_norm_absolute(call: Call, up: Arrays, low: Arrays) -> Result:
 
 def _broadcast_pair(call: Call, a: Array, b: Array) -> tuple[Array, Array]:
     """Opsets below 7 align the second operand at `axis` instead of at the right."""
-    if call.opset < 7 and call.get("broadcast", 0) and "axis" in call.attrs and b.size > 1:
-        axis = call.attrs["axis"] % a.ndim
-        b = b.reshape(b.shape + (1,) * (a.ndim - axis - b.ndim))
-    return a, b
+    if call.opset >= 7 or b.size == 1:
+        return a, b
+    if not call.get("broadcast", 0):
+        assert a.shape == b.shape, "without `broadcast` both operands have one shape"
+        return a, b
+    axis = call.attrs["axis"] % a.ndim if "axis" in call.attrs else a.ndim - b.ndim
+    part = a.shape[axis : axis + b.ndim]
+    # Ones are not in the specification, but in the cases that onnx stores.
+    assert all(d in (1, n) for d, n in zip(b.shape, part, strict=True)), "the second is a part of the first"
+    return a, b.reshape(b.shape + (1,) * (a.ndim - axis - b.ndim))
 
 
 def _add(call: Call, arrays: Arrays) -> Result:
@@ -1076,12 +1082,17 @@ class Interpreter:
             if value.constant and kind not in _EXACT:
                 # A runtime rounds what it computes from constants; whoever reads the model may or may not.
                 grown = grown + half_ulp(value.data, value.elem_type)
-            if kind in BY_ATTRIBUTE and call.node.output[0] in self.rounded:
-                stored = [call.attrs[k] for k in BY_ATTRIBUTE[kind] if k in call.attrs]
-                grown = grown + sum(half_ulp(np.abs(a), TensorProto.FLOAT) for a in stored)
+            if call.node.output[0] in self.rounded:
+                grown = grown + _written_attributes(call)
             bound = np.maximum(np.broadcast_to(magnitude[i], value.data.shape), np.abs(value.data))
             result.append(replace(value, magnitude=bound, error=np.broadcast_to(grown, value.data.shape)))
         return result
+
+
+def _written_attributes(call: Call) -> Array:
+    """Half an ulp of each constant that stands in an attribute."""
+    stored = [call.attrs[k] for k in BY_ATTRIBUTE.get(call.node.op_type, ()) if k in call.attrs]
+    return np.asarray(sum(half_ulp(np.abs(a), TensorProto.FLOAT) for a in stored))
 
 
 def _normalized_with_bounds(call: Call, value: Value, errors: Arrays) -> Value:

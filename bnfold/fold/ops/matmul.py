@@ -64,7 +64,10 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         reason = bias.check()
         if reason is not None:
             return Refused((reason,))
-        changes += _gain_bias(node, bias, as_gemm=rank == _MATRIX and side == 1)
+        gained = _gain_bias(node, bias, rank, as_gemm=rank == _MATRIX and side == 1)
+        if isinstance(gained, Refused):
+            return gained
+        changes += gained
     verified = checked(changes)
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
@@ -98,8 +101,11 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         reason = bias.check()
         if reason is not None:
             return Refused((reason,))
-        as_gemm = side == 1 and len(shape) == len(weight.dims) == _MATRIX
-        changes += _gain_bias(node, bias, as_gemm=as_gemm)
+        rank = max(len(shape), len(weight.dims))
+        added = _gain_bias(node, bias, rank, as_gemm=rank == _MATRIX and side == 1)
+        if isinstance(added, Refused):
+            return added
+        changes += added
     verified = checked(changes)
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
@@ -116,10 +122,17 @@ def _unknown_rank(node: Node) -> Refused:
     ))  # fmt: skip
 
 
-def _gain_bias(node: Node, bias: Weight, *, as_gemm: bool) -> tuple[Change, ...]:
-    attributes = {"broadcast": 1} if node.opset < _NUMPY_BROADCAST else {}
+def _gain_bias(node: Node, bias: Weight, rank: int, *, as_gemm: bool) -> tuple[Change, ...] | Refused:
+    attributes: dict[str, int | float] = {"broadcast": 1} if node.opset < _NUMPY_BROADCAST else {}
     if as_gemm:
         return (SetOperator(node, "Gemm", attributes), SetWeight(node, 2, bias))
+    if attributes and bias.dims[1:] == (1,):
+        # One value for each row: dimensions of 1 are not expanded yet, but an axis can be named.
+        bias = Weight.dense(bias.name, bias.float64().reshape(-1), bias.dtype)
+        attributes["axis"] = rank - 2
+    if attributes and len(bias.dims) > 1:
+        evidence = f"Add broadcasts no batch of shifts behind MatMul {node.label!r} before opset 7"
+        return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, evidence),))
     return (AppendNode(node, "Add", bias, attributes),)
 
 
