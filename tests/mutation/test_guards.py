@@ -14,12 +14,24 @@ from guards import GUARDS, Guard
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _acceptance(package_root: Path) -> int:
-    """Exit status of the acceptance tests run against the package below `package_root`."""
+# Without a guard a search may never end or eat all memory: then it is noticed, too.
+MEMORY = 8 << 30
+SECONDS = 300
+RUN = (
+    "import resource, sys, pytest; "
+    f"resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY})); "
+    "sys.exit(pytest.main(sys.argv[1:]))"
+)
+# Whether the oracle is right and how broken files are refused does not depend on the engine.
+IGNORED = ("test_oracle.py", "test_bad_input.py")
+
+
+def _acceptance(package_root: Path) -> bool:
+    """Whether the acceptance tests pass against the package below `package_root`."""
     command = [
         sys.executable,
-        "-m",
-        "pytest",
+        "-c",
+        RUN,
         "-x",
         "-q",
         "-p",
@@ -27,11 +39,16 @@ def _acceptance(package_root: Path) -> int:
         "tests/conformance",
         "tests/fold",
     ]
+    command += [f"--ignore=tests/conformance/{name}" for name in IGNORED]
     environment = {**os.environ, "PYTHONPATH": str(package_root), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=package_root, env=environment, capture_output=True, text=True, check=False
-    )
-    return done.returncode
+    try:
+        done = subprocess.run(
+            command, cwd=package_root, env=environment, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout.decode()
+    return done.returncode == pytest.ExitCode.OK
 
 
 @pytest.fixture
@@ -52,7 +69,7 @@ def test_every_guard_stands_where_the_table_says(guard: Guard) -> None:
 
 @pytest.mark.slow
 def test_the_acceptance_tests_pass_with_all_guards(copy: Path) -> None:
-    assert _acceptance(copy) == pytest.ExitCode.OK
+    assert _acceptance(copy)
 
 
 @pytest.mark.slow
@@ -60,4 +77,4 @@ def test_the_acceptance_tests_pass_with_all_guards(copy: Path) -> None:
 def test_the_acceptance_tests_notice_a_missing_guard(guard: Guard, copy: Path) -> None:
     path = copy / "bnfold" / guard.file
     path.write_text(path.read_text(encoding="utf-8").replace(guard.guard, guard.without), encoding="utf-8")
-    assert _acceptance(copy) == pytest.ExitCode.TESTS_FAILED
+    assert not _acceptance(copy)
