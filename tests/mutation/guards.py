@@ -85,7 +85,7 @@ GUARDS = (
     Guard("a reshape must hold whole turns", "fold/axes.py", "(length * stride.number) % (behind.number * affine.size)", "False"),
     Guard("a reshape: what comes before the axis", "fold/axes.py", "before == _Product.of(here[:axis])", "True"),
     Guard("a reshape: what comes behind the axis", "fold/axes.py", "behind == _Product.of(here[axis + 1 :])", "True"),
-    Guard("arithmetic: the constant's axis", "fold/ops/elementwise.py", "affine.size != 1 and own.axis != affine.axis:\n        return _refused(\n            node, f\"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}\"\n        )\n    if affine", "False:\n        return lifted\n    if affine"),
+    Guard("arithmetic: the constant's axis", "fold/ops/elementwise.py", 'affine.size != 1 and own.axis != affine.axis:\n        return _refused(\n            node, f"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}"\n        )\n    if affine', "False:\n        return lifted\n    if affine"),
     Guard("arithmetic: the constant fits the channels", "fold/ops/elementwise.py", "shape[axis] != dims[varying[0]]", "False"),
     Guard("arithmetic: one varying axis", "fold/ops/elementwise.py", "if len(varying) > 1:", "if False:"),
     Guard("arithmetic: a constant divided by the tensor", "fold/ops/elementwise.py", 'if node.op == "Div" and position == 1:', "if False:"),
