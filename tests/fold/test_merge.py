@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.build import Net
@@ -13,10 +15,10 @@ import bnfold
 SIZE = 9
 
 
-def _check(net: Net, *, convs: int, total: int | None = None, **options: object) -> bnfold.Result:
+def _check(net: Net, *, convs: int, total: int | None = None, merge: bool = True) -> bnfold.Result:
     """The result has `convs` Conv nodes (and `total` nodes in all), and computes the same."""
     model = net.model()
-    result = bnfold.optimize(model, verify=False, **options)
+    result = bnfold.optimize(model, verify=False, merge=merge)
     names = ops(result.model)
     assert names.count("Conv") == convs, names
     assert len(names) == (convs if total is None else total), names
@@ -34,7 +36,7 @@ def _check(net: Net, *, convs: int, total: int | None = None, **options: object)
     return result
 
 
-def _conv(net: Net, x: str, channels: int, kernel: int, group: int = 1, **attributes: object) -> str:
+def _conv(net: Net, x: str, channels: int, kernel: int, group: int = 1, **attributes: Any) -> str:  # noqa: ANN401  # ONNX attributes of any kind
     w = net.init(net.draw(channels, channels // group, *(kernel,) * 2))
     attributes.setdefault("pads", [kernel // 2] * 4)
     return net.node("Conv", x, w, net.init(net.draw(channels)), group=group, **attributes)
@@ -134,7 +136,7 @@ def test_kernels_that_are_not_centred() -> None:
         ({"kernel": 2, "pads": [1, 1, 0, 0]}, {"kernel": 2, "pads": [0, 0, 1, 1]}),  # neither holds the other
     ],
 )  # fmt: skip
-def test_branches_that_do_not_fit_stay(first: dict[str, object], second: dict[str, object]) -> None:
+def test_branches_that_do_not_fit_stay(first: dict[str, Any], second: dict[str, Any]) -> None:
     net = Net(17)
     x = net.input("x", 1, 4, SIZE, SIZE)
     net.output(

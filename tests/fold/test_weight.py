@@ -46,7 +46,7 @@ def test_a_value_beside_a_tie_is_not_rounded_twice() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
 def test_the_last_finite_value_is_kept_and_the_first_infinite_one_refused(dtype: type) -> None:
     kind = np.dtype(dtype)
-    largest = float(ml_dtypes.finfo(kind).max)
+    largest = float(ml_dtypes.finfo(kind).max)  # type: ignore[no-untyped-call]  # typed by halves
     half_ulp = (largest - float(np.nextafter(kind.type(largest), kind.type(0)))) / 2
     below = Weight.dense("w", np.array([largest + half_ulp * 0.99]), kind)
     assert below.check() is None
@@ -100,7 +100,7 @@ def test_a_zero_factor_gives_zeros() -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (700, 1000), (1, 600_000)])
 def test_blocks_are_the_scaled_values_in_storage_order(dtype: type, shape: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
-    stored = generator.normal(size=shape).astype(dtype)
+    stored: np.ndarray = generator.normal(size=shape).astype(dtype)
     factor = generator.normal(size=(shape[0], 1))
     weight = Weight.of(computed("w", stored.copy())).scaled(factor)
     got = np.concatenate(list(weight.blocks())).reshape(shape)
@@ -109,7 +109,8 @@ def test_blocks_are_the_scaled_values_in_storage_order(dtype: type, shape: tuple
     # Half a unit in the last place of each value: the definition of rounding to nearest.
     ulp = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
     digits = {"bfloat16": 2.0**16, "float16": 2.0**13, "float32": 1.0, "float64": 2.0**-29}[got.dtype.name]
-    ulp = np.maximum(ulp * digits, float(ml_dtypes.finfo(dtype).smallest_subnormal))
+    smallest = float(ml_dtypes.finfo(dtype).smallest_subnormal)  # type: ignore[no-untyped-call]  # as above
+    ulp = np.maximum(ulp * digits, smallest)
     assert (np.abs(got.astype(np.float64) - exact) <= ulp / 2 * (1 + 2.0**-20)).all()
 
 
