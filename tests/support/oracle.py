@@ -1032,7 +1032,11 @@ class Interpreter:
                 Value(np.asarray(data), elem_type, constant)
                 for data, elem_type in zip(results, types, strict=False)
             ]
-            return self._with_bounds(call, values) if self.bounded else values
+            if not self.bounded:
+                return values
+            if kind in oracle_normalize.KINDS:
+                return [_normalized_with_bounds(call, values[0])]
+            return self._with_bounds(call, values)
 
     @staticmethod
     def _types(call: Call, results: Sequence[Array]) -> Sequence[int]:
@@ -1055,8 +1059,6 @@ class Interpreter:
         operands = call.inputs
         errors = [None if v is None or v.error is None else v.error for v in operands]
         certain = not any(e is not None and e.any() for e in errors)
-        if kind in oracle_normalize.KINDS:
-            return [_normalized_with_bounds(call, values[0], errors)]
         if kind not in _ABSOLUTE or (kind == "BatchNormalization" and _normalizes_by_batch(call)):
             if certain:
                 return [self.lift(v.data, v.elem_type, constant=v.constant) for v in values]
@@ -1095,10 +1097,11 @@ def _written_attributes(call: Call) -> Array:
     return np.asarray(sum(half_ulp(np.abs(a), TensorProto.FLOAT) for a in stored))
 
 
-def _normalized_with_bounds(call: Call, value: Value, errors: Arrays) -> Value:
+def _normalized_with_bounds(call: Call, value: Value) -> Value:
     """These are not linear in their input; their bounds are worked out in `oracle_normalize`."""
     data = [None if v is None else v.data for v in call.inputs]
     sizes = [None if v is None else v.magnitude for v in call.inputs]
+    errors = [None if v is None else v.error for v in call.inputs]
     magnitude = np.maximum(oracle_normalize.magnitude(call, data, sizes), np.abs(value.data))
     return replace(value, magnitude=magnitude, error=oracle_normalize.error(call, data, errors))
 
@@ -1115,7 +1118,8 @@ def _error(
         return majorant(errors, errors)
     wide = [s if e is None else s + e for s, e in _zip(size, errors)]
     tight = [s if e is None else np.maximum(s - e, 0.5 * s) for s, e in _zip(size, errors)]
-    return [np.maximum(w - b, 0) for w, b in _zip(majorant(wide, tight), base)]
+    # The mask of a Dropout comes along; it is no number, and whoever asks for its error gets none.
+    return [np.maximum(np.subtract(w, b, dtype=np.float64), 0) for w, b in _zip(majorant(wide, tight), base)]
 
 
 def _zip(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
