@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from onnx import NodeProto, helper
 
 from bnfold.fold.operator import (
@@ -18,6 +20,11 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 from bnfold.model.constants import Constants, NotConstant
 from bnfold.model.view import Node, Shape, Use, Value, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bnfold.model.view import Graph
 
 _SHOWN = 4  # readers named in a reason; enough to find the place
 _READ_NO_VALUES = {"CastLike": (1,), "Shape": (0,), "Size": (0,)}  # inputs of which shape or type counts
@@ -99,6 +106,38 @@ class Draft:
                 f"{value.name!r}, which the fold would change, is read {len(uses)} times: "
                 + ", ".join(readers[:_SHOWN] + ["..."] * (len(readers) > _SHOWN)),
             )
+        return None
+
+    def clash(self, changes: Iterable[Change]) -> Reason | None:
+        """Why a name would come to mean two tensors; None when it would not.
+
+        A nested graph may use a name for itself that an outer graph defines only later, or (as runtimes allow
+        for its inputs and initializers) hide an outer one. A producer that takes the name of a later tensor
+        over, or a nested reader that turns to an outer tensor, would meet the other meaning.
+        """
+        nested = [graph for graph in self.view.graphs if graph.parent is not None]
+        sources: dict[Value, Value] = {}
+        for change in changes if nested else ():
+            if isinstance(change, Dissolve):
+                taken, source = change.node.outputs[0], change.node.inputs[change.position]
+                if taken is None or source is None:
+                    continue
+                graphs = _bodies_before(change.node, nested)
+                graphs += [g for use in self.uses(source) for g in _inside(use.node.graph, taken.graph)]
+            elif isinstance(change, Bypass):
+                taken, result = change.node.inputs[change.position], change.node.outputs[0]
+                if taken is None or result is None:
+                    continue
+                taken = sources[result] = sources.get(taken, taken)
+                graphs = [g for use in self.uses(result) for g in _inside(use.node.graph, taken.graph)]
+            else:
+                continue
+            for graph in graphs:
+                if graph.values.get(taken.name, taken) is not taken:
+                    evidence = f"{taken.name!r} also names another tensor, in {graph.label}"
+                    return Reason(
+                        Code.NAME_CLASH, taken.name, evidence, "give every tensor a name of its own"
+                    )
         return None
 
     def apply(self, change: Change) -> None:
@@ -187,6 +226,27 @@ class Draft:
                 channels = weight.dims[0] if node.op == "Conv" else weight.dims[1] * groups
                 return (None, channels) + (None,) * (len(weight.dims) - 2)
         return None
+
+
+def _bodies_before(node: Node, nested: list[Graph]) -> list[Graph]:
+    """The graphs held by nodes that stand before `node` in its graph, at any depth."""
+    own = node.graph.scope
+    depth = len(own.bodies)
+    return [
+        graph
+        for graph in nested
+        if graph.scope.function == own.function
+        and len(graph.scope.bodies) > depth
+        and graph.scope.bodies[:depth] == own.bodies
+        and graph.scope.bodies[depth].node < node.index
+    ]
+
+
+def _inside(graph: Graph, outer: Graph) -> Iterator[Graph]:
+    """A nested graph and those around it, up to `outer`."""
+    while graph is not outer and graph.parent is not None:
+        yield graph
+        graph = graph.parent
 
 
 def _rewritten(proto: NodeProto, op: str, attributes: Attributes) -> NodeProto:

@@ -81,6 +81,9 @@ def find(node: Node, movable: Callable[[Node], Affine | None], draft: Draft) -> 
     left, right = node.inputs
     if left is None or right is None or left is right or node.outputs[0] is None:
         return None
+    if any(isinstance(draft.weight(node, position), Weight) for position in (0, 1)):
+        # A step of a branch, at most; to walk up from each step of a long chain would take its square.
+        return None
     for one in _branches(left, node, movable, draft):
         for other in _branches(right, node, movable, draft):
             if one.source is other.source and (one.conv is not None or other.conv is not None):
@@ -169,6 +172,9 @@ def _build(node: Node, kept: Branch, gone: Branch, kernel: _Kernel, draft: Draft
     old, bias = draft.weight(conv, 1), draft.weight(conv, 2)
     if not isinstance(old, Weight):
         return None
+    if any(len(draft.uses(value)) > 1 for each in gone.nodes for value in each.outputs if value is not None):
+        # Somebody asks for its shape, perhaps before the Conv that stays.
+        return None
     named = bias.name if isinstance(bias, Weight) else f"{old.name}_bias"
     weights = (Weight.dense(old.name, kernel.weight, old.dtype), Weight.dense(named, kernel.bias, old.dtype))
     if any(weight.check() is not None for weight in weights):
@@ -179,6 +185,8 @@ def _build(node: Node, kept: Branch, gone: Branch, kernel: _Kernel, draft: Draft
     changes.append(Dissolve(node, 0 if node.inputs[0] is end else 1))
     changes.extend(Dissolve(step, _runtime_input(step, draft)) for step in kept.nodes[:-1])
     changes.extend(Drop(each) for each in gone.nodes)
+    if draft.clash(changes) is not None:
+        return None
     return Merge(conv, node, (*kept.nodes[:-1], *gone.nodes), gone.normalizations, tuple(changes))
 
 
@@ -223,16 +231,16 @@ def _pads(
 ) -> tuple[int, ...] | None:
     """Begins and ends; None where auto_pad makes them depend on the size of the input."""
     found = conv.attribute("auto_pad")
-    mode = "NOTSET" if found is None else found.s.decode()
-    if mode in {"NOTSET", ""}:
+    mode = b"NOTSET" if found is None else found.s
+    if mode in {b"NOTSET", b""}:
         pads = conv.ints_attribute("pads") or (0,) * (2 * len(taps))
         return pads if len(pads) == 2 * len(taps) else None
-    if mode == "VALID":
+    if mode == b"VALID":
         return (0,) * (2 * len(taps))
     if any(stride != 1 for stride in strides):
         return None
     totals = [(k - 1) * d for k, d in zip(taps, dilations, strict=True)]
-    first = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in totals]
+    first = [t // 2 if mode == b"SAME_UPPER" else t - t // 2 for t in totals]
     return (*first, *(t - f for t, f in zip(totals, first, strict=True)))
 
 

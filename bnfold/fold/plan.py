@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
+from onnx import TensorProto
 
+from bnfold.errors import ModelError
 from bnfold.fold import merge
 from bnfold.fold.affine import Affine
 from bnfold.fold.draft import Draft
@@ -18,6 +20,7 @@ from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.fold.search import DeadEnd, Site, Way, backward, forward
 from bnfold.fold.weight import Weight
+from bnfold.model.shapes import contradiction
 from bnfold.model.view import Node, View
 
 if TYPE_CHECKING:
@@ -96,16 +99,16 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
     options = options or Options()
     view = View(model)
     planner = _Planner(Draft(view, frozen=options.freeze), options)
-    # What overflows or turns out NaN is found by looking at the results, not by warnings on the way.
-    with np.errstate(all="ignore"):
-        nodes = list(view.nodes())
-        for node in nodes:
-            planner.settle_backward(node)
-        while options.merge and planner.settle_merges(nodes):
-            # Where branches became one, their sum has weights now.
-            planner.retry_backward()
-        for node in nodes:
-            planner.settle_forward(node)
+    nodes = list(view.nodes())
+    try:
+        planner.settle(nodes)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # The rules take what ONNX demands of a node for granted. To ask first whether it holds would cost
+        # every valid model a strict inference of all its shapes.
+        wrong = contradiction(model) or _wrong_channels(view)
+        if wrong is None:
+            raise
+        raise ModelError(f"the model is invalid: {wrong}") from error
     folds, kept = planner.settled(nodes)
     normalizations = sum(node.op == "BatchNormalization" for node in nodes)
     settled = [*(fold.op for fold in folds), *(refusal.op for refusal in kept)].count("BatchNormalization")
@@ -125,6 +128,18 @@ class _Planner:
         self.kept: dict[Node, Refusal] = {}
         self.waiting: dict[Node, DeadEnd] = {}
         self.merged: list[str] = []
+
+    def settle(self, nodes: list[Node]) -> None:
+        """Decide about all of them."""
+        # What overflows or turns out NaN is found by looking at the results, not by warnings on the way.
+        with np.errstate(all="ignore"):
+            for node in nodes:
+                self.settle_backward(node)
+            while self.options.merge and self.settle_merges(nodes):
+                # Where branches became one, their sum has weights now.
+                self.retry_backward()
+            for node in nodes:
+                self.settle_forward(node)
 
     def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
         """Both results in the order of the model."""
@@ -319,6 +334,22 @@ def _excluded(node: Node, options: Options) -> Refused | None:
             return Refused(
                 (Reason(Code.EXCLUDED, node.label, f"{node.label!r} matches --exclude {pattern}"),)
             )
+    return None
+
+
+def _wrong_channels(view: View) -> str | None:
+    """A BatchNormalization with statistics for other channels; inference overlooks those of old opsets."""
+    for node in view.nodes():
+        if node.op != "BatchNormalization":
+            continue
+        source, mean = node.inputs[0], node.inputs[3]
+        shape = None if source is None else view.shape(source)
+        stored = None if mean is None else mean.initializer
+        if shape is None or len(shape) < 2 or not isinstance(stored, TensorProto):  # noqa: PLR2004  # [N, C, ...]
+            continue
+        if isinstance(shape[1], int) and list(stored.dims) != [shape[1]]:
+            found = f"statistics of {list(stored.dims)} for {shape[1]} channels"
+            return f"BatchNormalization {node.label!r} has {found}"
     return None
 
 

@@ -26,6 +26,7 @@ class Code(StrEnum):
     EXCLUDED = "BNF024"
     MORE_WORK = "BNF025"
     CANCELLATION = "BNF026"
+    NAME_CLASH = "BNF027"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def backward(site: Site, draft: Draft) -> Way | DeadEnd:
     """Against the data flow, into the producers of the normalization's input."""
     start = Way(changes=(Dissolve(site.node, site.position),))
     found = _walked(_Upstream(draft).ask(site.node, site.position, site.affine, 0, free=True))
-    return found if isinstance(found, DeadEnd) else _checked(start + found)
+    return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
 def forward(site: Site, draft: Draft) -> Way | DeadEnd:
@@ -98,11 +98,11 @@ def forward(site: Site, draft: Draft) -> Way | DeadEnd:
         return DeadEnd((), 0)
     start = Way(changes=(Bypass(site.node, site.position),))
     found = _walked(_Downstream(draft).ask(output, site.affine, 0))
-    return found if isinstance(found, DeadEnd) else _checked(start + found)
+    return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
-def _checked(way: Way) -> Way | DeadEnd:
-    """A way that would cost more than it saves, or that visits a node twice, is none.
+def _checked(way: Way, draft: Draft) -> Way | DeadEnd:
+    """A way that would cost more than it saves, visits a node twice or confuses names is none.
 
     Two branches that meet in one node were each computed without the other, so nobody vouches for both.
     """
@@ -117,7 +117,8 @@ def _checked(way: Way) -> Way | DeadEnd:
     if gained > lost:
         evidence = f"{gained} nodes would have to be added to take {lost} away"
         return DeadEnd((Reason(Code.MORE_WORK, way.into[0].label, evidence),), len(way.through))
-    return way
+    clash = draft.clash(way.changes)
+    return way if clash is None else DeadEnd((clash,), len(way.through))
 
 
 def _walked(walk: _Walk) -> Way | DeadEnd:

@@ -39,13 +39,7 @@ def infer(model: ModelFile) -> Types:
 
     Local functions have no types of their own: they take those of each call.
     """
-    bare = ModelProto()
-    bare.CopyFrom(model.proto)
-    del bare.metadata_props[:]
-    for _, graph in _graphs(bare.graph, Scope()):
-        del graph.value_info[:]
-        _inline_shape_operands(model, graph)
-        _declare_sparse(graph)
+    bare = _bare(model)
     inferred = _run(bare)
     types = _collect(inferred)
     declared = _collect(model.proto)
@@ -61,6 +55,29 @@ def infer(model: ModelFile) -> Types:
             graph.value_info.extend(v for v in source.value_info if (scope, v.name) in missing)
         types = missing | _collect(_run(bare))
     return types
+
+
+def contradiction(model: ModelFile) -> str | None:
+    """What onnx's inference finds wrong with the model, in one line; None when it finds nothing."""
+    bare = _bare(model)
+    try:
+        shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        said = str(error).replace("[ShapeInferenceError]", "").replace("Inference error(s):", "").strip()
+        return " ".join(said.splitlines()[0].split()) if said else type(error).__name__
+    return None
+
+
+def _bare(model: ModelFile) -> ModelProto:
+    """The model as inference takes it, without what it declares about its own intermediate tensors."""
+    bare = ModelProto()
+    bare.CopyFrom(model.proto)
+    del bare.metadata_props[:]
+    for _, graph in _graphs(bare.graph, Scope()):
+        del graph.value_info[:]
+        _inline_shape_operands(model, graph)
+        _declare_sparse(graph)
+    return bare
 
 
 def _run(model: ModelProto) -> ModelProto:

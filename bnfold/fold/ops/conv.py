@@ -88,11 +88,11 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
 def _padding(node: Node, kernel: list[int], draft: Draft) -> Reason | None:
     """The zeros around the input, if there are any: they are not shifted."""
     mode = node.attribute("auto_pad")
-    name = mode.s.decode() if mode is not None else "NOTSET"
+    name = mode.s if mode is not None else b"NOTSET"
     pads = node.ints_attribute("pads") or ()
-    if name in {"NOTSET", ""}:
+    if name in {b"NOTSET", b""}:
         padded = any(pads)
-    elif name == "VALID":
+    elif name == b"VALID":
         padded = False
     else:
         padded = _same_pads(node, kernel, draft)

@@ -98,6 +98,9 @@ def _pads_of_axis(node: Node, axis: int, draft: Draft) -> tuple[int, int] | None
     half = len(listed) // 2
     source = node.inputs[0]
     shape = draft.shape(source) if source is not None else None
+    if shape is None and axes is not None:
+        # Pads of some axes do not tell the rank, from which negative axes count.
+        return None
     rank = len(shape) if shape is not None else half
     for i, each in enumerate(range(half) if axes is None else axes):
         if each % rank == axis:
