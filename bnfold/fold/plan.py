@@ -18,7 +18,7 @@ from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
-from bnfold.fold.search import DeadEnd, Site, Way, backward, forward
+from bnfold.fold.search import HORIZON, DeadEnd, Site, Way, backward, forward
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
 from bnfold.model.view import Node, View
@@ -201,7 +201,7 @@ class _Planner:
         behind = forward(site, self.draft)
         lost = _cancellation(site, self.draft)
         if isinstance(behind, Way) and lost is not None:
-            behind = DeadEnd((lost,), len(behind.through) + 1)
+            behind = DeadEnd((lost,), HORIZON + len(behind.through) + 1)
         if isinstance(behind, Way):
             self._commit(site, behind, "forward")
             return

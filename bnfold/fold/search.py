@@ -73,7 +73,7 @@ class DeadEnd:
 
     Attributes:
         reasons: what stood in the way where the search came farthest.
-        depth: how many nodes it had passed by then.
+        depth: how many nodes it had passed by then; `HORIZON` more where it had come to weights.
     """
 
     reasons: tuple[Reason, ...]
@@ -139,6 +139,12 @@ def _walked(walk: _Walk) -> Way | DeadEnd:
     return answer
 
 
+def _arrived(node: Node | None) -> int:
+    """A search that has come to weights has come farther than any that has not."""
+    entry = TABLE.get(node.op) if node is not None else None
+    return HORIZON if entry is not None and entry.linear else 0
+
+
 def _exactly(affine: Affine) -> tuple[object, ...]:
     """Equal for two maps that do the same."""
     return affine.axis, *(vector.tobytes() for vector in affine.vectors)
@@ -180,11 +186,12 @@ class _Upstream:
             shared = self.draft.free_edge(value)
             if shared is not None and (free or way.through):
                 found = yield self.ask(consumer, position, affine, depth, free=False)
-                return DeadEnd((shared,), depth) if free and isinstance(found, Way) else found
+                return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
             outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value)
             node = value.producer
             if isinstance(outcome, Refused) or node is None:
-                return DeadEnd(outcome.reasons if isinstance(outcome, Refused) else (), depth)
+                reasons = outcome.reasons if isinstance(outcome, Refused) else ()
+                return DeadEnd(reasons, depth + _arrived(node))
             if isinstance(outcome, Absorbed):
                 return way + Way(into=(node,), changes=outcome.changes)
             if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
@@ -270,7 +277,7 @@ class _Downstream:
 
     def _settle(self, node: Node, outcome: Outcome, depth: int) -> _Walk:
         if isinstance(outcome, Refused):
-            return DeadEnd(outcome.reasons, depth)
+            return DeadEnd(outcome.reasons, depth + _arrived(node))
         if isinstance(outcome, Absorbed):
             return Way(into=(node,), changes=outcome.changes)
         ends: list[DeadEnd] = []
