@@ -117,7 +117,7 @@ def optimize(
     exclude: Exclude = None,
     merge: Merge = True,
     report: Reports = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N", min=0)] = 0,
     json: Json = False,
 ) -> None:
     """Fold, verify and write a model.
@@ -125,9 +125,9 @@ def optimize(
     Every BatchNormalization that can be folded exactly is; the others are reported with the reason. The
     result is written only after it was shown to compute the same as the original.
     """
-    _check_reports(report)
     if not in_place and output is None:
         output = model.parent / f"{model.stem}.folded.onnx"
+    _check_reports(report, model, output)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -165,7 +165,7 @@ def inspect(
 
     Or why it stays, and what to do about it. Writes nothing.
     """
-    _check_reports(report)
+    _check_reports(report, model)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
 
@@ -186,7 +186,7 @@ def verify(
         ),
     ],
     *,
-    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N", min=0)] = 0,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.
@@ -274,13 +274,16 @@ def _exit_code(result: Result, *, verified: bool) -> int:
     return Exit.INCONCLUSIVE if result.verdict is None else result.verdict.exit_code
 
 
-def _check_reports(paths: list[Path] | None) -> None:
+def _check_reports(paths: list[Path] | None, *models: Path | None) -> None:
     """Before any work: a report that cannot be written must not come to light after it."""
+    taken = {os.path.realpath(model) for model in models if model is not None}
     for path in paths or ():
         if path.suffix != ".json":
             raise UsageError(f"--report {path}: the format follows from the suffix, which must be .json")
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"--report {path}: no file can be written there; is the folder right?")
+        if os.path.realpath(path) in taken:
+            raise UsageError(f"--report {path}: that is the model; give the report a name of its own")
 
 
 def _print_result(result: Result, reports: list[Path] | None, *, as_json: bool, every: bool = False) -> None:

@@ -23,6 +23,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +40,6 @@ except ImportError:  # Windows, which refuses to remove a file that is open and 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from bnfold.model.edits import ModelEdits
     from bnfold.model.patch import Payload
@@ -92,6 +92,8 @@ def staged(model: ModelFile, edits: ModelEdits, target: Path) -> Iterator[Staged
     try:
         with _faults(target):
             mode = _mode_for(target)
+            if Path(os.path.realpath(target.parent), target.name) in model.external_files:
+                raise UsageError(f"{target} cannot be written: the model keeps its weights there")
             work = Staged(target)
             work.write(model, edits, mode)
         yield work
@@ -335,6 +337,10 @@ def _mode_for(target: Path) -> int | None:
     """The permission bits that the result gets; None for those of any new file."""
     if not target.parent.is_dir():
         raise UsageError(f"{target} cannot be written: the folder {str(target.parent)!r} does not exist")
+    folder = os.path.realpath(target.parent)
+    if folder == "/dev" or Path(folder).is_relative_to("/proc"):
+        # Links such as /dev/stdout stand for what is open; a rename over one would take it from everybody.
+        raise UsageError(f"{target} cannot be written: it is no place for a file; name one in another folder")
     try:
         status = target.stat()
     except FileNotFoundError:
