@@ -67,12 +67,12 @@ def test_every_guard_stands_where_the_table_says(guard: Guard) -> None:
     assert text.count(guard.guard) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.mutation
 def test_the_acceptance_tests_pass_with_all_guards(copy: Path) -> None:
     assert _acceptance(copy)
 
 
-@pytest.mark.slow
+@pytest.mark.mutation
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda g: g.name)
 def test_the_acceptance_tests_notice_a_missing_guard(guard: Guard, copy: Path) -> None:
     path = copy / "bnfold" / guard.file
