@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 from support.build import BFLOAT16, DOUBLE, FLOAT, FLOAT16, NEWEST, Attribute, Net
+from support.ways import linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,6 +172,23 @@ class Grower:
         if self.chance(40):
             return self.node("Add", y, self.weight(t, after[-1]), shape=after)
         return y
+
+    def conditional(self, t: Tensor) -> Tensor | None:
+        """A layer in each body of an If: both read what is outside, and both have to take a map in."""
+        if self.net.ir < 4 or not 2 <= t.rank <= 4:
+            return None
+        if "condition" not in {info.name for info in self.net.inputs}:
+            self.net.input("condition", elem=TensorProto.BOOL)
+        shape = (t.shape[0], 2, *t.shape[2:])
+        bodies = {}
+        for which in ("then", "else"):
+            prefix = f"{which}{len(self.net.nodes)}_"
+            inner = Net(self.net.opset, elem=t.elem, ir=self.net.ir, prefix=prefix, seed=len(self.net.nodes))
+            y = inner.node(self.pick("Identity", "Identity", "Relu", "Sigmoid"), t.name)
+            y = linear(inner, y if self.chance(50) else t.name, t.shape[1], 2, t.rank, name=f"{prefix}linear")
+            inner.output(y, shape=shape)
+            bodies[f"{which}_branch"] = inner.graph(which)
+        return self.tensor(self.net.node("If", "condition", **bodies), shape, t.elem)
 
     def normalization(self, t: Tensor) -> Tensor | None:
         """One with a scale and a bias of its own, for the map to end in."""
@@ -677,7 +695,7 @@ class Grower:
         steps += [self.bn]
         steps += [self.through] * self.pick(0, 1, 1, 2, 3)
         steps += [self.normalization] if self.chance(15) else []
-        steps += [self.layer] if self.chance(60) else []
+        steps += [self.pick(*[self.layer] * 9, self.conditional)] if self.chance(60) else []
         steps += [self.bn] if self.chance(20) else []
         for step in steps:
             t = self._step(step, t)
