@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,20 +79,21 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_folder() == Path.home() / ".cache" / "bnfold"
 
 
-def _write_and_read(home: str, rounds: int) -> bool:
-    os.environ["XDG_CACHE_HOME"] = home
-    entry = cache_folder() / "bn-one.cubin"
-    payload = bytes(range(256)) * 4000
-    for _ in range(rounds):
-        cuda_compiler._keep(entry, payload)
-        if cuda_compiler._kept(entry) != payload:
-            return False
-    return True
+_WRITE_AND_READ = """
+from bnfold.runtime import cuda_compiler
+
+entry = cuda_compiler.cache_folder() / "bn-one.cubin"
+payload = bytes(range(256)) * 4000
+for _ in range(50):
+    cuda_compiler._keep(entry, payload)
+    assert cuda_compiler._kept(entry) == payload
+"""
 
 
 def test_processes_do_not_see_each_other_halfway(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert all(pool.starmap(_write_and_read, [(str(tmp_path), 50)] * 4))
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    running = [subprocess.Popen([sys.executable, "-c", _WRITE_AND_READ], env=environment) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
     assert [file.name for file in (tmp_path / "bnfold").iterdir()] == ["bn-one.cubin"]
 
 
