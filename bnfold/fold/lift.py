@@ -78,13 +78,12 @@ def _mode(node: Node) -> tuple[Reason, ...]:
             ),
         )
     extra = any(v is not None for v in node.outputs[1:])
-    if node.opset < _OUTPUTS_SAY_SO_SINCE:
-        training, how = node.int_attribute("is_test", 0) == 0, "is_test is 0"
-    elif node.opset < _TRAINING_MODE_SINCE:
-        training, how = extra, "it has outputs for the statistics of the batch"
-    else:
-        training, how = node.int_attribute("training_mode", 0) != 0 or extra, "training_mode is 1"
-    if not training and not extra:
+    how = "it has outputs for the statistics of the batch" if extra else ""
+    if node.opset < _OUTPUTS_SAY_SO_SINCE and node.int_attribute("is_test", 0) == 0:
+        how = "is_test is 0"
+    elif node.opset >= _TRAINING_MODE_SINCE and node.int_attribute("training_mode", 0) != 0:
+        how = "training_mode is 1"
+    if not how:
         return ()
     return (
         Reason(

@@ -7,6 +7,8 @@ import pytest
 from support.build import Net
 from support.claims import expect
 
+import bnfold
+
 
 @pytest.mark.parametrize(("ratio", "folds"), [(60.0, True), (70.0, False)])
 def test_a_mean_that_dwarfs_the_deviation_is_not_moved_behind_the_weights(ratio: float, folds: bool) -> None:
@@ -58,3 +60,13 @@ def test_a_normalization_behind_a_sum_of_branches_waits_until_they_are_one() -> 
     net.output(net.bn(total, 4, name="outer"), shape=[1, 4, 6, 6])
     result = expect(net.model(), folded={"inner", "outer"})
     assert len(result.model.graph.node) == 1
+
+
+def test_a_further_output_of_an_operator_that_could_take_the_map_in() -> None:
+    """LayerNormalization scales its first output alone; the mean it also returns is another tensor."""
+    net = Net(17)
+    x = net.input("x", 2, 3)
+    net.node("LayerNormalization", x, net.init(net.draw(3)), out=["y", "average"])
+    net.output(net.node("Relu", "y"), net.bn("average", 1, name="bn"), shape=[2, 3])
+    (refusal,) = bnfold.optimize(net.model(), verify=False).kept
+    assert refusal.code == "BNF019"

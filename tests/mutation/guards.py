@@ -55,8 +55,8 @@ GUARDS = (
     Guard("an operator of another domain", "model/view.py", "if domain in _DEFAULT_DOMAINS and", "if"),
     # Training mode
     Guard("is_test", "fold/lift.py", 'node.int_attribute("is_test", 0) == 0', "False"),
-    Guard("statistics of the batch as outputs", "fold/lift.py", "training, how = extra,", "training, how = False,"),
-    Guard("training_mode", "fold/lift.py", 'node.int_attribute("training_mode", 0) != 0 or extra', "extra"),
+    Guard("statistics of the batch as outputs", "fold/lift.py", "if extra else", "if False else"),
+    Guard("training_mode", "fold/lift.py", 'node.int_attribute("training_mode", 0) != 0', "False"),
     Guard("an attribute of the normalization comes from a caller", "fold/lift.py", "if node.refers_to_caller:", "if False:"),
     Guard("Dropout in training mode", "fold/ops/identity.py", "if not _is_inference(node, draft):", "if False:"),
     # Numbers
