@@ -29,7 +29,14 @@ OPSETS = (7, 7, 8, 8, 9, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 
 LARGEST = 400  # numbers in a tensor
 INPUTS: tuple[Shape, ...] = (
     (1, 4, 4, 4), (2, 4, 4, 4), (1, 3, 4, 4), (2, 2, 2, 2), (2, 8, 2, 2), (1, 12, 2, 2), (1, 1, 4, 6),
-    (2, 3, 5), (3, 3, 3), (2, 4, 6), (2, 4), (4, 4), (1, 6), (1, 2, 2, 4, 2), (2, 2, 3, 2, 2),
+    (1, 8, 2, 2), (2, 4, 2, 2), (2, 3, 5), (3, 3, 3), (2, 4, 6), (2, 4), (4, 4), (1, 6), (1, 2, 2, 4, 2),
+    (2, 2, 3, 2, 2),
+)  # fmt: skip
+
+# Of statistics: "+" is a positive scale, "scaling" has no shift, "blocks" repeats those of a few channels.
+KINDS = (
+    "plain", "plain", "positive", "scaling", "scaling+", "scaling+", "uniform", "uniform", "uniform+",
+    "uniform+", "zero", "blocks", "blocks",
 )  # fmt: skip
 
 
@@ -223,19 +230,7 @@ class Grower:
             draw(channels),
             draw(channels, low=0.25, high=2.0),
         )
-        kind = self.pick(
-            "plain",
-            "plain",
-            "positive",
-            "scaling",
-            "scaling+",
-            "scaling+",
-            "uniform",
-            "uniform",
-            "uniform+",
-            "uniform+",
-            "zero",
-        )
+        kind = self.pick(*KINDS)
         if kind.endswith("+") or kind == "positive":
             scale = np.abs(scale) + 0.125
         if kind.startswith("scaling"):
