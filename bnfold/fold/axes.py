@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from bnfold.model.view import Dim, Shape
 
 
+MOST_CHANNELS = 1 << 24
+"""An axis with more entries is not followed entry by entry: a model may declare any size."""
+
+
 @dataclass(frozen=True)
 class _Product:
     """A product of dimensions: a number times symbols in sorted order."""
@@ -70,7 +74,9 @@ def _by_strides(affine: Affine, behind: _Product | None, here: Shape) -> Affine 
         return None
     for axis, length in enumerate(here):
         stride = _Product.of(here[axis + 1 :])
-        if not isinstance(length, int) or stride is None or stride.symbols != behind.symbols:
+        if not isinstance(length, int) or length > MOST_CHANNELS:
+            continue
+        if stride is None or stride.symbols != behind.symbols:
             continue
         # Common symbols cancel; what is left must nest: an index inside one channel, whole turns in the axis.
         if behind.number % stride.number or (length * stride.number) % (behind.number * affine.size):

@@ -156,6 +156,39 @@ def test_pads_of_some_axes_do_not_tell_the_rank() -> None:
     np.testing.assert_array_equal(after, before)
 
 
+@pytest.mark.parametrize("op", ["Clip", "Pad"])
+def test_no_channels(op: str) -> None:
+    net = Net()
+    c = net.conv(net.input("x", 1, 3, 6, 6), 3, 0)
+    if op == "Clip":
+        y = net.node("Clip", c, net.init(0.0), net.init(6.0))
+    else:
+        y = net.node("Pad", c, net.ints(0, 0, 1, 1, 0, 0, 1, 1), net.init(1.0))
+    net.output(net.bn(y, 0, name="bn"), shape=[1, 0, 4, 4] if op == "Clip" else [1, 0, 6, 6])
+    assert [f.node for f in bnfold.optimize(net.model(), verify=False).folds] == ["bn"]
+
+
+@pytest.mark.parametrize("op", ["Reshape", "Slice", "SpaceToDepth", "Concat"])
+def test_a_declared_size_that_no_memory_holds(op: str) -> None:
+    huge = 1 << 40
+    net = Net()
+    match op:
+        case "Reshape":
+            y = net.node("Reshape", net.bn(net.input("x", huge, 4), 4, name="bn"), net.ints(-1))
+        case "Slice":
+            x = net.node("Relu", net.input("x", 1, huge, 4))
+            y = net.bn(net.node("Slice", x, net.ints(0), net.ints(4), net.ints(1)), 4, name="bn")
+        case "SpaceToDepth":
+            x = net.bn(net.input("x", 1, 4, "h", "w"), 4, name="bn")
+            y = net.node("SpaceToDepth", x, blocksize=1 << 20)
+        case _:
+            x = net.bn(net.input("x", 1, 4, 4), 4, name="bn")
+            y = net.node("Concat", x, net.input("z", 1, huge, 4), axis=1)
+    net.output(y, shape=["a"] if op == "Reshape" else ["a", "b", "c"])
+    model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert [kept.node for kept in bnfold.optimize(model, verify=False).kept] == ["bn"]
+
+
 # --- models that onnx's own inference calls invalid --------------------------------------------------------
 
 

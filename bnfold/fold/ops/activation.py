@@ -96,12 +96,14 @@ def _per_channel(node: Node, slope: Weight, affine: Affine, rank: int) -> Vector
 
 def clip(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: the bounds go where the values go."""
-    return _clip(node, affine, draft, forward=False)
+    return _clip(node, affine, draft, forward=False) if affine.size else Carried(((0, affine),))
 
 
 def clip_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: the bounds go back to where the values now stay."""
-    return no_room(node, position) if position else _clip(node, affine, draft, forward=True)
+    if position:
+        return no_room(node, position)
+    return _clip(node, affine, draft, forward=True) if affine.size else Carried(((0, affine),))
 
 
 def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetWeight
 from bnfold.fold.ops.weights import checked, no_room
 from bnfold.fold.reasons import Code, Reason
@@ -93,7 +94,7 @@ def _axis(node: Node, value: Value | None, draft: Draft) -> int | None:
 def _size(value: Value | None, axis: int, draft: Draft) -> int | None:
     shape = draft.shape(value) if value is not None else None
     size = shape[axis] if shape is not None and axis < len(shape) else None
-    return size if isinstance(size, int) else None
+    return size if isinstance(size, int) and size <= MOST_CHANNELS else None
 
 
 def _unknown(node: Node) -> Refused:

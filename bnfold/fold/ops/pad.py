@@ -39,7 +39,7 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
         evidence = f"Pad {node.label!r} pads the normalized axis {affine.axis}, or its pads are not known"
         return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
     found = node.attribute("mode")
-    if found is not None and found.s != b"constant":
+    if (found is not None and found.s != b"constant") or not affine.size:
         return Carried(((0, affine),))
     constant = _constant(node, draft)
     if isinstance(constant, Refused):

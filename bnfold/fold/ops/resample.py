@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
@@ -69,7 +70,7 @@ def depth_to_space(node: Node, affine: Affine, draft: Draft) -> Outcome:
     if affine.axis != 1:
         return _lost(node, "it is not the channel axis that is normalized")
     _, behind = _shapes(node, draft)
-    channels = _channels(behind)
+    channels = _channels(behind, node.int_attribute("blocksize", 1))
     if not channels or affine.size not in (1, channels):
         return _lost(node, "its number of channels is unknown")
     return Carried(((0, affine.take(_blocks(node, channels), 1)),))
@@ -82,22 +83,22 @@ def depth_to_space_forward(node: Node, _position: int, affine: Affine, draft: Dr
     blocks = node.int_attribute("blocksize", 1) ** 2
     if affine.axis != 1 or not inputs or inputs % blocks:
         return _lost(node, "its number of channels is unknown")
-    return _merged(node, affine, _blocks(node, inputs // blocks), inputs // blocks)
+    return _merged(node, affine, _blocks(node, inputs // blocks))
 
 
 def space_to_depth(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: all output channels of an input channel must have the same map."""
     before, _ = _shapes(node, draft)
-    channels = _channels(before)
+    channels = _channels(before, node.int_attribute("blocksize", 1))
     if affine.axis != 1 or not channels:
         return _lost(node, "its number of channels is unknown")
-    return _merged(node, affine, _blocks(node, channels), channels)
+    return _merged(node, affine, _blocks(node, channels))
 
 
 def space_to_depth_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: each input channel is spread over `blocksize ** 2` output channels."""
     before, _ = _shapes(node, draft)
-    channels = _channels(before)
+    channels = _channels(before, node.int_attribute("blocksize", 1))
     if affine.axis != 1 or not channels or affine.size not in (1, channels):
         return _lost(node, "its number of channels is unknown")
     return Carried(((0, affine.take(_blocks(node, channels), 1)),))
@@ -133,14 +134,13 @@ def _blocks(node: Node, channels: int) -> np.typing.NDArray[np.intp]:
     return deep // blocks if mode is not None and mode.s == b"CRD" else deep % channels
 
 
-def _merged(node: Node, affine: Affine, owner: np.typing.NDArray[np.intp], channels: int) -> Outcome:
+def _merged(node: Node, affine: Affine, owner: np.typing.NDArray[np.intp]) -> Outcome:
     """The map of the flat channels, if all deep channels of each agree."""
     if affine.size == 1:
         return Carried(((0, affine),))
     if affine.size != len(owner):
         return _lost(node, "its number of channels is unknown")
-    first = np.array([int(np.argmax(owner == c)) for c in range(channels)])
-    flat = affine.take(first, 1)
+    flat = affine.take(np.unique(owner, return_index=True)[1], 1)
     again = flat.take(owner, 1)
     if not all(
         np.array_equal(a, b) for a, b in zip(again.vectors, affine.expanded(affine.size).vectors, strict=True)
@@ -157,9 +157,10 @@ def _shapes(node: Node, draft: Draft) -> tuple[Shape | None, Shape | None]:
     )
 
 
-def _channels(shape: Shape | None) -> int:
+def _channels(shape: Shape | None, block: int = 1) -> int:
+    """The number of channels, 0 when it is unknown or, with those of a whole block, too large."""
     size = shape[1] if shape is not None and len(shape) > 1 else None
-    return size if isinstance(size, int) else 0
+    return size if isinstance(size, int) and size * block**2 <= MOST_CHANNELS else 0
 
 
 def _lost(node: Node, why: str) -> Refused:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
@@ -156,7 +157,7 @@ def _shape(node: Node, draft: Draft) -> Shape | None:
 def _size(shape: Shape, axis: int) -> int:
     """The number of entries of an axis, 0 when it is not known."""
     size = shape[axis] if axis < len(shape) else None
-    return size if isinstance(size, int) else 0
+    return size if isinstance(size, int) and size <= MOST_CHANNELS else 0
 
 
 def _unknown(node: Node) -> Refused:
