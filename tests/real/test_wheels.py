@@ -47,7 +47,7 @@ MODELS = {
         "brainmaze-eeg-models==0.1.0",
         "brainmaze_eeg_models/spindles/_models/spindle-detector-eeg.onnx",
         12,
-        {"BNF019": 4},
+        {"BNF014": 4},
     ),
 }
 
