@@ -193,11 +193,12 @@ def test_forward_with_a_constant() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 2, -1])
-def test_forward_along_another_axis(axis: int) -> None:
+@pytest.mark.parametrize("size", [(4, 4, 4, 4), (2, 4, 3, 5)], ids=["equal", "different"])
+def test_forward_along_another_axis(size: Shape, axis: int) -> None:
     """The other branch has the same channels, and they are not normalized."""
     net = Net()
-    y = net.node("Identity", net.bn(net.input("x", 4, 4, 4, 4), 4, name="bn"))
-    y = net.node("Concat", y, net.input("other", 4, 4, 4, 4), axis=axis)
+    y = net.node("Identity", net.bn(net.input("x", *size), 4, name="bn"))
+    y = net.node("Concat", y, net.input("other", *size), axis=axis)
     net.output(linear(net, y, 4, 3, 4))
     expect(net.model(), folded=set(), kept={"bn": "BNF023"})
 
