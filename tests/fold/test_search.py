@@ -372,7 +372,16 @@ def forks(net: Net, x: str, depth: int) -> str:
     return net.conv(y, 2, 2, (1, 1))
 
 
-LADDERS = [tree, biased_tree, diamonds, scaled_diamonds, concats, dense, taps, forks]
+def forward_concats(net: Net, x: str, depth: int) -> str:
+    """Forward: every Concat gets the map by two ways."""
+    y = net.bn(x, 2, stats={"scale": np.ones(2) * 0.5})
+    for _ in range(depth):
+        y = net.node("Concat", net.node("Identity", y), net.node("Identity", y), axis=1)
+        y = net.node("Slice", y, net.ints(1), net.ints(3), net.ints(1))
+    return net.conv(y, 2, 2, (1, 1))
+
+
+LADDERS = [tree, biased_tree, diamonds, scaled_diamonds, concats, dense, taps, forks, forward_concats]
 
 
 def asked_in(ladder: Callable[[Net, str, int], str], depth: int, asked: Counter[str]) -> int:
