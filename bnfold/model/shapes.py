@@ -32,6 +32,9 @@ Dim = int | str | None
 Types = dict[tuple[Scope, str], tuple[int, tuple[Dim, ...] | None]]
 
 _SMALL = 4096  # bytes; a shape, axes or pads operand is never larger
+_LONGEST = (
+    1 << 24
+)  # entries of an axis that inference is told of; data_prop keeps a list of those of a vector
 
 
 def infer(model: ModelFile) -> Types:
@@ -75,6 +78,7 @@ def _bare(model: ModelFile) -> ModelProto:
     del bare.metadata_props[:]
     for _, graph in _graphs(bare.graph, Scope()):
         del graph.value_info[:]
+        _forget_impossible_sizes(graph)
         _inline_shape_operands(model, graph)
         _declare_sparse(graph)
     return bare
@@ -132,6 +136,14 @@ def _declare_sparse(graph: GraphProto) -> None:
             helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims)
         )
     del graph.sparse_initializer[:]
+
+
+def _forget_impossible_sizes(graph: GraphProto) -> None:
+    """Sizes that exporters write for "unknown" end the process in onnx's C++ (Slice), as huge ones can."""
+    for info in graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and not 0 < dim.dim_value <= _LONGEST:
+                dim.ClearField("dim_value")
 
 
 def _inline_shape_operands(model: ModelFile, graph: GraphProto) -> None:

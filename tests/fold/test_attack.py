@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import GraphProto, TensorProto, helper
+from support import command
 from support.build import Net
 from support.claims import expect, ops, session
 
@@ -17,6 +18,7 @@ from bnfold.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 BOOL = TensorProto.BOOL
 SHAPE = [1, 4, 4, 4]
@@ -185,6 +187,28 @@ def test_a_declared_size_that_no_memory_holds(op: str) -> None:
             x = net.bn(net.input("x", 1, 4, 4), 4, name="bn")
             y = net.node("Concat", x, net.input("z", 1, huge, 4), axis=1)
     net.output(y, shape=["a"] if op == "Reshape" else ["a", "b", "c"])
+    model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert [kept.node for kept in bnfold.optimize(model, verify=False).kept] == ["bn"]
+
+
+@pytest.mark.parametrize("size", [-40, 1 << 48])
+def test_a_declared_size_that_ends_onnx(tmp_path: Path, size: int) -> None:
+    net = Net()
+    x = net.input("x", size)
+    x = net.node("Slice", x, net.ints(100), net.ints(-100), net.ints(0), net.ints(-1))
+    x = net.node("Reshape", net.node("Add", x, net.init(1.0)), net.ints(2, 4))
+    net.output(net.bn(x, 4), shape=["a", 4])
+    model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "model.onnx")
+    # In a process of its own: what goes wrong takes the process along.
+    done = command.run("inspect", "model.onnx", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_axis_before_the_first() -> None:
+    net = Net()
+    x = net.node("Concat", net.input("x", 1, 4), net.init(np.ones((1, 2))), axis=-9)
+    net.output(net.bn(x, 6, name="bn"), shape=[1, 6])
     model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     assert [kept.node for kept in bnfold.optimize(model, verify=False).kept] == ["bn"]
 

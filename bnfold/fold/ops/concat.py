@@ -88,7 +88,7 @@ def _axis(node: Node, value: Value | None, draft: Draft) -> int | None:
     if axis >= 0:
         return axis
     shape = draft.shape(value) if value is not None else None
-    return None if shape is None else axis + len(shape)
+    return None if shape is None or axis + len(shape) < 0 else axis + len(shape)
 
 
 def _size(value: Value | None, axis: int, draft: Draft) -> int | None:
