@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
-from bnfold.fold.ops.weights import checked, no_room, operand, same_channels, wrong_axis
+from bnfold.fold.ops.weights import (
+    checked,
+    goes_along,
+    no_room,
+    operand,
+    same_channels,
+    wrong_axis,
+)
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
@@ -23,7 +30,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     lifted = of_node(node, draft)
     if isinstance(lifted, Refused):
         return lifted
-    if affine.axis != lifted.axis:
+    if not goes_along(affine, lifted.axis):
         return wrong_axis(node, affine, lifted.axis)
     channels = lifted.size
     same_channels(node, affine, channels)
@@ -47,7 +54,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     lifted = of_node(node, draft)
     if isinstance(lifted, Refused):
         return lifted
-    if affine.axis != lifted.axis or affine.size not in (1, lifted.size):
+    if not goes_along(affine, lifted.axis) or affine.size not in (1, lifted.size):
         return wrong_axis(node, affine, lifted.axis, "input")
     scale = operand(node, 1, "scale", draft)
     bias = operand(node, 2, "bias", draft)

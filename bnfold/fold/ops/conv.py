@@ -16,6 +16,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     bias_change,
     checked,
+    goes_along,
     no_room,
     operand,
     ordered_sum,
@@ -38,7 +39,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return weight
     if len(weight.dims) < 3:  # noqa: PLR2004  # [M, C, one spatial axis] at least
         raise ModelError(f"Conv {node.label!r}: its weight {weight.name!r} has shape {list(weight.dims)}")
-    if affine.axis != 1:
+    if not goes_along(affine, 1):
         return wrong_axis(node, affine, 1)
     channels = weight.dims[0]
     same_channels(node, affine, channels)
@@ -59,7 +60,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return weight
     if len(weight.dims) < 3:  # noqa: PLR2004  # [M, C, one spatial axis] at least
         raise ModelError(f"Conv {node.label!r}: its weight {weight.name!r} has shape {list(weight.dims)}")
-    if affine.axis != 1:
+    if not goes_along(affine, 1):
         return wrong_axis(node, affine, 1, "input")
     channels, inputs, *kernel = weight.dims
     groups = node.int_attribute("group", 1)

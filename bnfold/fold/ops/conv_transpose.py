@@ -11,6 +11,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     bias_change,
     checked,
+    goes_along,
     no_room,
     operand,
     ordered_sum,
@@ -36,7 +37,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         raise ModelError(
             f"ConvTranspose {node.label!r}: weight {weight.name!r} is {list(weight.dims)}, groups {groups}"
         )
-    if affine.axis != 1:
+    if not goes_along(affine, 1):
         return wrong_axis(node, affine, 1)
     inputs, columns, *kernel = weight.dims
     channels = groups * columns
@@ -59,7 +60,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return weight
     groups = node.int_attribute("group", 1)
     inputs, columns, *kernel = weight.dims
-    if affine.axis != 1 or affine.size not in (1, inputs) or groups < 1 or inputs % groups:
+    if not goes_along(affine, 1) or affine.size not in (1, inputs) or groups < 1 or inputs % groups:
         return wrong_axis(node, affine, 1, "input")
     affine = affine.expanded(inputs)
     shift = affine.shift

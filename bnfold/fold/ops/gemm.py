@@ -17,6 +17,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     addend,
     checked,
+    goes_along,
     no_room,
     operand,
     ordered_sum,
@@ -41,7 +42,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return weight
     if len(weight.dims) != 2:  # noqa: PLR2004  # a matrix
         raise ModelError(f"Gemm {node.label!r}: its B {weight.name!r} has shape {list(weight.dims)}")
-    if affine.axis != 1:
+    if not goes_along(affine, 1):
         return wrong_axis(node, affine, 1)
     column_axis = 0 if node.int_attribute("transB", 0) else 1
     columns = weight.dims[column_axis]
@@ -89,7 +90,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     features = 0 if node.int_attribute("transA", 0) else 1
     row_axis = 1 if node.int_attribute("transB", 0) else 0
     rows, columns = weight.dims[row_axis], weight.dims[1 - row_axis]
-    if affine.axis != features or affine.size not in (1, rows):
+    if not goes_along(affine, features) or affine.size not in (1, rows):
         return wrong_axis(node, affine, features, "input")
     affine = affine.expanded(rows)
     along = (-1, 1) if row_axis == 0 else (1, -1)

@@ -20,7 +20,14 @@ from bnfold.fold.operator import (
     SetOperator,
     SetWeight,
 )
-from bnfold.fold.ops.weights import checked, operand, ordered_sum, same_channels, wrong_axis
+from bnfold.fold.ops.weights import (
+    checked,
+    goes_along,
+    operand,
+    ordered_sum,
+    same_channels,
+    wrong_axis,
+)
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 from bnfold.model.constants import NotConstant
@@ -50,7 +57,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return _unknown_rank(node)
     rank = max(len(shape), len(weight.dims))
     feature = rank - 1 if side == 1 else rank - 2
-    if affine.axis != feature:
+    if not goes_along(affine, feature):
         return wrong_axis(node, affine, feature)
     features = weight.dims[-1] if side == 1 else weight.dims[-2]
     same_channels(node, affine, features)
@@ -84,7 +91,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return _unknown_rank(node)
     summed = len(shape) - 1 if side == 1 else len(shape) - 2
     length = weight.dims[-2] if side == 1 else weight.dims[-1]
-    if affine.axis != summed or affine.size not in (1, length):
+    if not goes_along(affine, summed) or affine.size not in (1, length):
         return wrong_axis(node, affine, summed, "input")
     affine = affine.expanded(length)
     along = (-1, 1) if side == 1 else (-1,)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetWeight
-from bnfold.fold.ops.weights import addend, checked, operand, wrong_axis
+from bnfold.fold.ops.weights import (
+    addend,
+    checked,
+    goes_along,
+    operand,
+    wrong_axis,
+)
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def _absorb(node: Node, affine: Affine, axis: int, draft: Draft) -> Outcome:
     scale = operand(node, 1, "scale", draft)
     if isinstance(scale, Refused):
         return scale
-    if affine.axis != axis or len(scale.dims) != 1 or affine.size not in (1, scale.dims[0]):
+    if not goes_along(affine, axis) or len(scale.dims) != 1 or affine.size not in (1, scale.dims[0]):
         return wrong_axis(node, affine, axis)
     affine = affine.expanded(scale.dims[0])
     changes: tuple[Change, ...] = (SetWeight(node, 1, scale.scaled(affine.scale)),)

@@ -79,6 +79,11 @@ def same_channels(node: Node, affine: Affine, channels: int) -> None:
         )
 
 
+def goes_along(affine: Affine, axis: int) -> bool:
+    """Whether the map goes along this axis; one map for the whole tensor goes along any."""
+    return affine.size == 1 or affine.axis == axis
+
+
 def wrong_axis(node: Node, affine: Affine, axis: int, side: str = "output") -> Refused:
     """The normalized axis is not the one the weights of `node` stand for."""
     return Refused((

@@ -158,3 +158,15 @@ def test_an_unknown_batch() -> None:
     y = net.node("Transpose", net.bn(net.input("x", "n", 4, "t"), 4, name="bn"), perm=[0, 2, 1])
     net.output(product(net, y, (4, 3)))
     expect(net.model(), folded={"bn"})
+
+
+def test_one_channel_goes_along_any_axis() -> None:
+    """A map that is the same for the whole tensor: it does not matter which axis the weights stand for."""
+    net = Net()
+    y = product(net, net.input("x", 2, 4, 1), (3, 4), left=True)
+    net.output(net.bn(net.node("Transpose", y, perm=[0, 2, 1]), 1, name="bn"))
+    expect(net.model(), folded={"bn"})
+    net = Net()
+    y = net.bn(net.input("x", 2, 1, 4), 1, name="bn")
+    net.output(product(net, y, (4, 3)))
+    expect(net.model(), folded={"bn"})
