@@ -1,0 +1,75 @@
+"""`bnfold optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnfold.cli.exits import Exit
+from bnfold.cli.options import Exclude, Freeze, Include, Json, Merge, Model, Reports, Seed
+from bnfold.cli.output import check_reports, print_result
+
+if TYPE_CHECKING:
+    from bnfold.pipeline import Result
+
+
+def optimize(
+    model: Model,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write; model.folded.onnx beside model.onnx by default.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the model itself.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the results of both models before writing.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")] = False,
+    freeze: Freeze = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    merge: Merge = True,
+    report: Reports = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Fold, verify and write a model.
+
+    Every BatchNormalization that can be folded exactly is; the others are reported with the reason. The
+    result is written only after it was shown to compute the same as the original.
+    """
+    if not in_place and output is None:
+        output = model.parent / f"{model.stem}.folded.onnx"
+    check_reports(report, model, output)
+
+    from bnfold import pipeline  # noqa: PLC0415  # slow
+    from bnfold.progress import progress  # noqa: PLC0415  # slow
+
+    with progress() as tell:
+        result = pipeline.optimize(
+            model,
+            output=output,
+            in_place=in_place,
+            verify=verify,
+            dry_run=dry_run,
+            freeze=freeze,
+            include=include or (),
+            exclude=exclude or (),
+            merge=merge,
+            seed=seed,
+            progress=tell,
+        )
+    print_result(result, report, as_json=json)
+    raise typer.Exit(_exit_code(result, verified=verify))
+
+
+def _exit_code(result: Result, *, verified: bool) -> int:
+    if not verified:
+        return Exit.DONE
+    return Exit.INCONCLUSIVE if result.verdict is None else result.verdict.exit_code

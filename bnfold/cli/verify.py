@@ -1,0 +1,47 @@
+"""`bnfold verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnfold.cli.options import Json, Seed
+from bnfold.cli.output import print_json, print_text
+
+
+def verify(
+    original: Annotated[
+        Path,
+        typer.Argument(help="The model that is right by definition.", metavar="ORIGINAL", show_default=False),
+    ],
+    folded: Annotated[
+        Path,
+        typer.Argument(
+            help="The model to compare with it.", metavar="FOLDED", readable=False, show_default=False
+        ),
+    ],
+    *,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Say whether two models compute the same.
+
+    Whatever tool made the second one.
+    """
+    from bnfold import pipeline  # noqa: PLC0415  # slow
+    from bnfold.progress import progress  # noqa: PLC0415  # slow
+
+    with progress() as tell:
+        tell("verifying")
+        verdict = pipeline.verify(original, folded, seed=seed)
+    if json:
+        import json as encoder  # noqa: PLC0415  # the option has its name
+
+        print_json(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        from bnfold.report.text import render_verdict  # noqa: PLC0415  # slow
+
+        print_text(render_verdict(verdict))
+    raise typer.Exit(verdict.exit_code)
