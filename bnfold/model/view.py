@@ -204,7 +204,6 @@ class View:
         for value in filter(None, (linked.value(t, graph) for t in surgeon.inputs)):
             value.is_input = True
         _note_initializers(graph)
-        _find_outer_outputs(graph, surgeon, linked)
         protos: Sequence[NodeProto] = graph.proto.node
         for index, (proto, twin) in enumerate(zip(protos, surgeon.nodes, strict=True)):
             label = proto.name or next(filter(None, proto.output), f"#{index}")
@@ -237,18 +236,6 @@ class _Linked:
         if id(tensor) not in self.known:
             self.known[id(tensor)] = graph.values[tensor.name] = Value(tensor.name, graph)
         return self.known[id(tensor)]
-
-
-def _find_outer_outputs(graph: Graph, surgeon: Any, linked: _Linked) -> None:  # noqa: ANN401  # untyped library
-    """A nested body may return a tensor of an outer graph; onnx-graphsurgeon takes it for one of its own."""
-    own = {*graph.values, *(name for node in graph.proto.node for name in node.output)}
-    for tensor in surgeon.outputs:
-        outer = graph.parent
-        while tensor.name not in own and outer is not None:
-            if tensor.name in outer.values:
-                linked.known[id(tensor)] = outer.values[tensor.name]
-                break
-            outer = outer.parent
 
 
 def _bodies(node: NodeProto) -> Iterator[tuple[str, int, GraphProto]]:

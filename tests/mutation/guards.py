@@ -41,12 +41,6 @@ GUARDS = (
         "if False:",
     ),
     Guard(
-        "a nested graph returns the tensor of an outer one",
-        "model/view.py",
-        "linked.known[id(tensor)] = outer.values[tensor.name]",
-        "pass",
-    ),
-    Guard(
         "a local function takes the name of an operator",
         "model/view.py",
         "and (domain, name) not in self.graph.view.local_functions",
