@@ -394,13 +394,14 @@ def test_statistics_that_are_not_finite(which: str, value: float) -> None:
 
 @pytest.mark.parametrize("where", ["weight", "bias"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite(where: str, value: float) -> None:
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_weights_that_are_not_finite(where: str, value: float, gamma: float) -> None:
     """0 * inf is NaN: a zero gamma must not hide what the original shows."""
     net, x = start()
     w, b = net.draw(4, 3, 3, 3), net.draw(4)
     (w if where == "weight" else b)[1] = value
     y = net.conv(x, 3, 4, weight=net.init(w), bias=net.init(b))
-    net.output(net.bn(y, 4, name="bn", stats={"scale": np.array([1.0, 0.0, 1.0, 1.0])}))
+    net.output(net.bn(y, 4, name="bn", stats={"scale": np.array([1.0, gamma, 1.0, 1.0])}))
     expect(net.model(), kept={"bn": "BNF020"}, runtime=False)
 
 

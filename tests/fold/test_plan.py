@@ -8,6 +8,7 @@ from support.build import Net
 from support.claims import expect
 
 import bnfold
+from bnfold.errors import ModelError
 
 
 @pytest.mark.parametrize(("ratio", "folds"), [(60.0, True), (70.0, False)])
@@ -70,3 +71,14 @@ def test_a_further_output_of_an_operator_that_could_take_the_map_in() -> None:
     net.output(net.node("Relu", "y"), net.bn("average", 1, name="bn"), shape=[2, 3])
     (refusal,) = bnfold.optimize(net.model(), verify=False).kept
     assert refusal.code == "BNF019"
+
+
+@pytest.mark.parametrize("which", ["bias", "mean", "var"])
+def test_one_statistic_for_all_channels_is_no_model(which: str) -> None:
+    """NumPy would stretch it without a word. Behind another node nobody sees it before the fold."""
+    net = Net(17)
+    x = net.input("x", 1, 3, 6, 6)
+    y = net.bn(net.conv(x, 3, 4), 4, name="bn", stats={which: net.node("Identity", net.init(np.ones(1)))})
+    net.output(y, shape=[1, 4, 4, 4])
+    with pytest.raises(ModelError, match=r"'bn': scale, bias, mean and variance differ in length"):
+        bnfold.optimize(net.model(), verify=False)
