@@ -273,6 +273,13 @@ def _graph_fidelity(before: GraphProto, after: GraphProto, absorbing: set[str], 
             "a written initializer must not be an input"
         )
 
+    for declared in (*after.input, *after.value_info):
+        for t in (t for t in after.initializer if t.name == declared.name):
+            kind = declared.type.tensor_type
+            assert kind.elem_type == t.data_type, f"the declared type of {t.name}"
+            dims = [d.dim_value for d in kind.shape.dim]
+            assert not kind.HasField("shape") or dims == list(t.dims), f"the declared shape of {t.name}"
+
     # Tensors: one that changed under its name is read by nodes that absorbed something, and by no other.
     changed = _changed_nodes(before, after)
     tensors = {t.name: _bytes(t) for t in after.initializer}
