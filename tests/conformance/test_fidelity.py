@@ -190,3 +190,17 @@ def test_a_corrupted_fold_is_found_out() -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     assert bnfold.verify(model, result.model).status == "equivalent"
     assert bnfold.verify(model, broken).status == "different"
+
+
+def test_quantization_annotations_go_with_the_values_they_describe() -> None:
+    """The scale of a folded weight, or of a tensor that is gone, would be applied to something else."""
+    net = Net(18)
+    net.output(net.bn(net.conv(net.input("x", 1, 3, 6, 6), 3, 4, name="conv"), 4, name="bn"))
+    model = net.model()
+    conv, bn = model.graph.node
+    described = [conv.input[0], conv.input[1], conv.output[0], bn.output[0]]
+    for name in described:
+        note = model.graph.quantization_annotation.add(tensor_name=name)
+        note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="x")
+    left = bnfold.optimize(model, verify=False).model.graph.quantization_annotation
+    assert [note.tensor_name for note in left] == [conv.input[0], bn.output[0]]
