@@ -146,7 +146,6 @@ class Draft:
             case SetWeight(node, position, weight):
                 self.weights[node, position] = weight
                 self.changed[node] = None
-                self.revalued.update(dict.fromkeys(filter(None, node.outputs)))
             case SetOperator(node, op, attributes):
                 node.proto = _rewritten(node.proto, op, attributes)
                 self.changed[node] = None

@@ -239,6 +239,9 @@ class _Planner:
             self.kept[site.node] = Refusal(site.node.label, site.op, site.node.graph.label, found.reasons)
 
     def _commit(self, site: Site, way: Way, direction: str) -> None:
+        # What lies between the normalization and the weights loses its map, or has it from now on.
+        between = way.through if direction == "forward" else (*way.through, *way.into)
+        self.draft.revalued.update((v, None) for node in between for v in node.outputs if v is not None)
         for change in way.changes:
             self.draft.apply(change)
         self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)

@@ -192,15 +192,24 @@ def test_a_corrupted_fold_is_found_out() -> None:
     assert bnfold.verify(model, broken).status == "different"
 
 
-def test_quantization_annotations_go_with_the_values_they_describe() -> None:
-    """The scale of a folded weight, or of a tensor that is gone, would be applied to something else."""
+@pytest.mark.parametrize("forward", [False, True])
+def test_quantization_annotations_go_with_the_values_they_describe(forward: bool) -> None:
+    """The scale of a folded weight, of a tensor between or of one that is gone, describes something else."""
     net = Net(18)
-    net.output(net.bn(net.conv(net.input("x", 1, 3, 6, 6), 3, 4, name="conv"), 4, name="bn"))
+    x = net.input("x", 1, 3, 6, 6)
+    before, behind = net.init(net.draw(3, 3, 1, 1), "before"), net.init(net.draw(4, 3, 1, 1), "behind")
+    y = net.node("Neg" if forward else "Conv", *([x] if forward else [x, before]), out="first")
+    y = net.node("MaxPool", y, kernel_shape=[2, 2], out="second") if not forward else y
+    y = net.bn(y, 3, name="bn", stats={"scale": np.ones(3)}, out="normalized")
+    y = net.node("MaxPool", y, kernel_shape=[2, 2], out="third") if forward else y
+    net.output(net.node("Conv", y, behind, out="last"), shape=[1, 4, 5, 5])
     model = net.model()
-    conv, bn = model.graph.node
-    described = [conv.input[0], conv.input[1], conv.output[0], bn.output[0]]
+    described = [x, "first", "second", "normalized", "third", "last", "before", "behind"]
     for name in described:
         note = model.graph.quantization_annotation.add(tensor_name=name)
         note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="x")
-    left = bnfold.optimize(model, verify=False).model.graph.quantization_annotation
-    assert [note.tensor_name for note in left] == [conv.input[0], bn.output[0]]
+    result = bnfold.optimize(model, verify=False)
+    assert [f.direction for f in result.folds] == ["forward" if forward else "backward"]
+    left = {note.tensor_name for note in result.model.graph.quantization_annotation}
+    gone = {"normalized", "third", "behind"} if forward else {"first", "second", "before"}
+    assert left & set(described) == set(described) - gone
