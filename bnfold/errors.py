@@ -12,6 +12,8 @@ A `BnfoldError` is always one clear line: what is wrong, where, and what to do a
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class BnfoldError(Exception):
     """Base of all errors that bnfold raises on purpose.
@@ -47,3 +49,7 @@ class VerdictError(BnfoldError):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[partial[VerdictError], tuple[object, ...]]:
+        """Pickled by its message alone, as any exception is, it would lose the exit code."""
+        return partial(VerdictError, exit_code=self.exit_code), self.args

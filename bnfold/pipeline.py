@@ -21,6 +21,7 @@ from bnfold.model.store import ModelFile, open_model
 from bnfold.model.store import tensors as tensors_of
 from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
+from bnfold.provenance import Provenance, config_sha256
 from bnfold.report.schema import Report, Seconds, Size
 from bnfold.verification.verdict import Status, Verdict
 from bnfold.version import __version__
@@ -139,6 +140,7 @@ def optimize(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     merge: bool = True,
+    provenance: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Result:
@@ -154,6 +156,7 @@ def optimize(
         include: name patterns (shell style); when there are any, only matching normalizations fold.
         exclude: name patterns; matching normalizations stay.
         merge: join parallel linear branches that are summed into one Conv.
+        provenance: have a model that was changed say where it comes from (`bnfold.provenance`).
         seed: of the feeds of the verification.
         progress: told the name of each stage as it begins.
 
@@ -167,8 +170,11 @@ def optimize(
     """
     tell = progress or _silent
     target = _target(model, output, in_place=in_place)
-    decision = _decide(model, Options(freeze, tuple(include), tuple(exclude), merge), tell)
+    options = Options(freeze, tuple(include), tuple(exclude), merge)
+    decision = _decide(model, options, tell)
     edits, written = decision.edits
+    if provenance and edits.graphs:
+        edits = replace(edits, metadata=_provenance(decision.report, options).entries())
     check = _Check(verify, model, edits, written, seed, tell)
     tell("writing")
     if target is None or dry_run:
@@ -373,6 +379,10 @@ def _report(model: Source, opened: ModelFile, decided: Plan, digest: str, second
         notes=notes,
         seconds=seconds,
     )
+
+
+def _provenance(report: Report, options: Options) -> Provenance:
+    return Provenance(report.version, report.source_sha256, config_sha256(options), len(report.folds))
 
 
 def _size(model: ModelFile) -> Size:

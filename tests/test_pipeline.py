@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
-from support import command
+from support import command, through
 from support.claims import batch_norms
 
 import bnfold
 from bnfold import pipeline
 from bnfold.errors import ModelError, UsageError, VerdictError
+from bnfold.fold.reasons import Code
 from bnfold.model.write import Staged
 
 if TYPE_CHECKING:
@@ -248,3 +251,50 @@ def test_progress_names_the_stages(folder: Path) -> None:
     bnfold.optimize(folder / "model.onnx", output=folder / "out.onnx", progress=stages.append)
     assert stages[:3] == ["reading", "planning", "writing"]
     assert any("verifying" in stage for stage in stages[3:])
+
+
+# --- several at once ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_a_result_can_be_pickled(folder: Path, where: str) -> None:
+    """As executors send it from one process to another."""
+    output = folder / "out.onnx" if where == "file" else None
+    result = bnfold.optimize(folder / "model.onnx", output=output)
+    copy = pickle.loads(pickle.dumps(result))  # noqa: S301  # bytes of our own
+    assert copy == result
+    assert copy.report.to_json() == result.report.to_json()
+    assert copy.model == result.model
+    assert copy.kept[0].code is Code.NO_LINEAR_NEIGHBOUR
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ModelError("m"), UsageError("u"), VerdictError("v", exit_code=5)],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_error_can_be_pickled(error: bnfold.errors.BnfoldError) -> None:
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # bytes of our own
+    assert (type(copy), str(copy), copy.exit_code) == (type(error), str(error), error.exit_code)
+
+
+def test_threads_do_not_meet(folder: Path) -> None:
+    """Eight at once, on models of their own, on one file and on one ModelProto, as one after the other."""
+    models = [through.model(seed)[0] for seed in range(24)]
+    alone = [bnfold.optimize(model, verify=False).model.SerializeToString() for model in models]
+    shared = bnfold.optimize(models[0], verify=False).model.SerializeToString()
+    with ThreadPoolExecutor(8) as pool:
+        own = list(pool.map(lambda m: bnfold.optimize(m, verify=False), models))
+        same = list(pool.map(lambda _: bnfold.optimize(models[0], verify=False), range(24)))
+        file = list(pool.map(lambda _: bnfold.optimize(folder / "model.onnx", verify=False), range(24)))
+        written = list(
+            pool.map(
+                lambda i: bnfold.optimize(folder / "model.onnx", output=folder / f"{i}.onnx", verify=i < 4),
+                range(16),
+            )
+        )
+    assert [r.model.SerializeToString() for r in own] == alone
+    assert {r.model.SerializeToString() for r in same} == {shared}
+    assert len({r.content for r in file}) == 1
+    assert {(folder / f"{i}.onnx").read_bytes() for i in range(16)} == {file[0].content}
+    assert all(r.verdict is not None and r.verdict.status == "equivalent" for r in written[:4])

@@ -35,6 +35,9 @@ def optimize(
     include: Include = None,
     exclude: Exclude = None,
     merge: Merge = True,
+    provenance: Annotated[
+        bool, typer.Option(help="Note version, source and options in the metadata of a changed model.")
+    ] = True,
     report: Reports = None,
     seed: Seed = 0,
     json: Json = False,
@@ -62,6 +65,7 @@ def optimize(
             include=include or (),
             exclude=exclude or (),
             merge=merge,
+            provenance=provenance,
             seed=seed,
             progress=tell,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -242,15 +243,34 @@ def fidelity(original: ModelProto, result: Result) -> None:
     assert [(f.domain, f.name, f.overload) for f in model.functions] == [
         (f.domain, f.name, f.overload) for f in original.functions
     ]
-    kept = [_bytes(p) for p in model.metadata_props]
-    assert kept[: len(original.metadata_props)] == [_bytes(p) for p in original.metadata_props]
-    assert all(p.key.startswith("bnfold") for p in model.metadata_props[len(original.metadata_props) :])
+    _provenance(original, model, result)
     absorbing = {name for f in result.folds for name in (*f.into, *f.through)}
     for graph in all_graphs(original):
         absorbing |= _summed(graph, merged)
     pairs = zip(bodies(original.graph), bodies(model.graph), strict=True)
     for i, (before, after) in enumerate(pairs):
         _graph_fidelity(before, after, absorbing, listing=model.ir_version < 4 and i == 0)
+
+
+def _provenance(original: ModelProto, model: ModelProto, result: Result) -> None:
+    """Four entries are new, or have the place of an earlier run's; all others are what they were."""
+    said = {
+        "bnfold.version": bnfold.__version__,
+        "bnfold.source_sha256": result.report.source_sha256,
+        "bnfold.folds": str(len(result.folds)),
+    }
+    entries = {p.key: p.value for p in model.metadata_props}
+    said["bnfold.config_sha256"] = entries["bnfold.config_sha256"]
+    assert re.fullmatch("[0-9a-f]{64}", said["bnfold.config_sha256"])
+    assert {key: entries[key] for key in said} == said
+    own = said.keys()
+    assert [_bytes(p) for p in model.metadata_props if p.key not in own] == [
+        _bytes(p) for p in original.metadata_props if p.key not in own
+    ]
+    before = [p.key for p in original.metadata_props]
+    keys = [p.key for p in model.metadata_props]
+    assert keys[: len(before)] == before
+    assert sorted(keys[len(before) :]) == sorted(own - set(before))
 
 
 def _graph_fidelity(before: GraphProto, after: GraphProto, absorbing: set[str], *, listing: bool) -> None:
