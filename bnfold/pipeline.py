@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
+from bnfold.fold.calls import Planned, plan_through_calls
 from bnfold.fold.emit import emit
-from bnfold.fold.plan import Fold, Options, Plan, plan
+from bnfold.fold.plan import Fold, Options
 from bnfold.model.edits import ModelEdits
 from bnfold.model.store import ModelFile, open_model
 from bnfold.model.store import tensors as tensors_of
@@ -287,7 +288,7 @@ class _Decision:
     """A model that was read and planned.
 
     Attributes:
-        opened: the model.
+        opened: the model, with calls of local functions inlined where that is part of the decision.
         edits: what is to change, and the weights that are to be written.
         report: what is known before anything is written.
     """
@@ -305,10 +306,10 @@ def _decide(model: Source, options: Options, tell: Progress) -> _Decision:
         digest = background.submit(opened.sha256)
         tell("planning")
         started = time.perf_counter()
-        decided = plan(opened, options)
-        edits = emit(decided)
+        planned = plan_through_calls(opened, options)
+        edits = emit(planned.plan)
         seconds = replace(seconds, plan=time.perf_counter() - started)
-        return _Decision(opened, edits, _report(model, opened, decided, digest.result(), seconds))
+        return _Decision(planned.model, edits, _report(model, opened, planned, digest.result(), seconds))
 
 
 def _open(model: Source) -> tuple[ModelFile, Seconds]:
@@ -358,9 +359,9 @@ def _on_disk(report: Report, opened: ModelFile, edits: ModelEdits, target: Path,
     return Result(report, None)
 
 
-def _report(model: Source, opened: ModelFile, decided: Plan, digest: str, seconds: Seconds) -> Report:
-    proto = opened.proto
-    notes = tuple(f"{name!r}, which callers could override, is a constant now" for name in decided.frozen)
+def _report(model: Source, opened: ModelFile, planned: Planned, digest: str, seconds: Seconds) -> Report:
+    proto, decided = opened.proto, planned.plan
+    frozen = tuple(f"{name!r}, which callers could override, is a constant now" for name in decided.frozen)
     return Report(
         version=__version__,
         source=str(model) if isinstance(model, (str, Path)) else None,
@@ -376,7 +377,7 @@ def _report(model: Source, opened: ModelFile, decided: Plan, digest: str, second
         before=_size(opened),
         after=None,
         verdict=None,
-        notes=notes,
+        notes=(*frozen, *planned.notes),
         seconds=seconds,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import ml_dtypes
@@ -24,6 +25,8 @@ from bnfold.model.shapes import contradiction
 from bnfold.model.view import Node, View
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bnfold.model.store import ModelFile
 
 _ABOUT_THE_EDGE = (Code.SEVERAL_CONSUMERS, Code.GRAPH_OUTPUT)
@@ -81,6 +84,8 @@ class Plan:
         merged: sums of parallel branches that went, by name.
         frozen: overridable initializers that become constants because the user asked for it.
         draft: the graph as the folds leave it; `bnfold.fold.emit` turns it into edits.
+        ways: for the node of each fold, those that its map passes or reaches.
+        stays: the nodes of those that stay.
     """
 
     folds: tuple[Fold, ...]
@@ -88,17 +93,26 @@ class Plan:
     merged: tuple[str, ...]
     frozen: tuple[str, ...]
     draft: Draft
+    ways: Mapping[Node, tuple[Node, ...]]
+    stays: Mapping[Node, Refusal]
 
 
-def plan(model: ModelFile, options: Options | None = None) -> Plan:
+def plan(
+    model: ModelFile, options: Options | None = None, aliases: Mapping[str, str] = MappingProxyType({})
+) -> Plan:
     """Decide, for every normalization of the model, where it goes or why it stays.
+
+    Args:
+        model: the model.
+        options: what the user asks for.
+        aliases: what the user calls nodes that have another name in `model`.
 
     Raises:
         ModelError: a normalization or the data of a weight is invalid.
     """
     options = options or Options()
     view = View(model)
-    planner = _Planner(Draft(view, frozen=options.freeze), options)
+    planner = _Planner(Draft(view, frozen=options.freeze), options, aliases)
     nodes = list(view.nodes())
     try:
         planner.settle(nodes)
@@ -115,16 +129,20 @@ def plan(model: ModelFile, options: Options | None = None) -> Plan:
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
     frozen = _overridable(view) if options.freeze else ()
-    return Plan(folds, kept, tuple(planner.merged), frozen, planner.draft)
+    return Plan(
+        folds, kept, tuple(planner.merged), frozen, planner.draft, planner.ways, planner.kept
+    )
 
 
 class _Planner:
     """What has been decided so far: first everything backward, then sideways, then what is left forward."""
 
-    def __init__(self, draft: Draft, options: Options) -> None:
+    def __init__(self, draft: Draft, options: Options, aliases: Mapping[str, str]) -> None:
         self.draft = draft
         self.options = options
+        self.aliases = aliases
         self.folds: dict[Node, Fold] = {}
+        self.ways: dict[Node, tuple[Node, ...]] = {}
         self.kept: dict[Node, Refusal] = {}
         self.waiting: dict[Node, DeadEnd] = {}
         self.merged: list[str] = []
@@ -151,14 +169,14 @@ class _Planner:
     def settle_backward(self, node: Node) -> None:
         if node.op == "BatchNormalization":
             lifted = of_node(node, self.draft)
-            refused = lifted if isinstance(lifted, Refused) else _excluded(node, self.options)
+            refused = lifted if isinstance(lifted, Refused) else self._excluded(node)
             if isinstance(refused, Refused):
                 self.kept[node] = Refusal(node.label, node.op, node.graph.label, refused.reasons)
             elif isinstance(lifted, Affine):
                 self._try_backward(Site(node, 0, lifted, node.op))
         elif node.op in elementwise.OPS and node not in self.draft.removed:
             chain = _spelled_out(node, self.draft)
-            if chain is not None and _excluded(node, self.options) is None:
+            if chain is not None and self._excluded(node) is None:
                 self._try_chain(chain)
 
     def settle_merges(self, nodes: list[Node]) -> bool:
@@ -188,6 +206,7 @@ class _Planner:
             self.folds[normalization] = _fold(
                 normalization, normalization.op, Way(into=(found.into,)), "sideways", self.draft
             )
+            self.ways[normalization] = (found.into, found.sum, *found.nodes)
 
     def settle_forward(self, node: Node) -> None:
         """A normalization that no producer could take: perhaps all its consumers can."""
@@ -245,6 +264,17 @@ class _Planner:
         for change in way.changes:
             self.draft.apply(change)
         self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)
+        self.ways[site.node] = (*way.into, *way.through)
+
+    def _excluded(self, node: Node) -> Refused | None:
+        name = self.aliases.get(node.label, node.label)
+        options = self.options
+        if options.include and not any(fnmatchcase(name, p) for p in options.include):
+            return Refused((Reason(Code.EXCLUDED, name, f"{name!r} matches no --include pattern"),))
+        for pattern in options.exclude:
+            if fnmatchcase(name, pattern):
+                return Refused((Reason(Code.EXCLUDED, name, f"{name!r} matches --exclude {pattern}"),))
+        return None
 
 
 def _cancellation(site: Site, draft: Draft) -> Reason | None:
@@ -327,17 +357,6 @@ def _is_step(node: Node, draft: Draft) -> bool:
 
 def _has_weights(node: Node | None) -> bool:
     return node is not None and node.op in TABLE and TABLE[node.op].linear
-
-
-def _excluded(node: Node, options: Options) -> Refused | None:
-    if options.include and not any(fnmatchcase(node.label, p) for p in options.include):
-        return Refused((Reason(Code.EXCLUDED, node.label, f"{node.label!r} matches no --include pattern"),))
-    for pattern in options.exclude:
-        if fnmatchcase(node.label, pattern):
-            return Refused(
-                (Reason(Code.EXCLUDED, node.label, f"{node.label!r} matches --exclude {pattern}"),)
-            )
-    return None
 
 
 def _wrong_channels(view: View) -> str | None:

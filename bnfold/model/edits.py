@@ -145,7 +145,9 @@ class ModelEdits:
     Attributes:
         graphs: at most one entry for each scope.
         metadata: metadata_props to set; an entry whose key exists is replaced in place.
+        functions_removed: indices of local functions to remove; they can have no edits.
     """
 
     graphs: tuple[GraphEdits, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    functions_removed: frozenset[int] = frozenset()

@@ -85,23 +85,27 @@ class DataFile:
         return offset
 
 
-def patched(model: ModelFile, edits: ModelEdits, data: DataFile | None) -> list[Piece]:
+def patched(
+    model: ModelFile, edits: ModelEdits, data: DataFile | None, *, refers: bool = False
+) -> list[Piece]:
     """The pieces that make the edited model.
 
     Args:
         model: the opened model.
         edits: what changes.
         data: receives the external tensors; None to have them in the model itself.
+        refers: leave the external tensors where they are instead.
 
     Raises:
         ValueError: the edits do not fit the model: that is a bug of their author.
     """
-    return _Patcher(model, edits, data).model_pieces()
+    return _Patcher(model, edits, data, refers=refers).model_pieces()
 
 
 def keep(edits: ModelEdits) -> bool:
     """Whether edits change nothing."""
-    return not edits.metadata and all(edit == GraphEdits(edit.scope) for edit in edits.graphs)
+    untouched = not edits.metadata and not edits.functions_removed
+    return untouched and all(edit == GraphEdits(edit.scope) for edit in edits.graphs)
 
 
 def span_chunks(model: ModelFile, span: Span) -> Iterator[memoryview]:
@@ -134,10 +138,12 @@ class _Splice:
 
 
 class _Patcher:
-    def __init__(self, model: ModelFile, edits: ModelEdits, data: DataFile | None) -> None:
+    def __init__(self, model: ModelFile, edits: ModelEdits, data: DataFile | None, *, refers: bool) -> None:
         self.model = model
         self.data = data
+        self.refers = refers
         self.metadata = edits.metadata
+        self.removed = edits.functions_removed
         self.edits: dict[Scope, GraphEdits] = {}
         self.below: dict[Scope, set[int]] = defaultdict(set)
         for edit in edits.graphs:
@@ -159,8 +165,11 @@ class _Patcher:
             if tag == tag_of(7):
                 self.patch(splice, record, self._graph(buffer, record, proto.graph, MAIN))
             elif tag == tag_of(25):
-                function = proto.functions[functions]
-                self.patch(splice, record, self._function(record, function, Scope(functions)))
+                if functions in self.removed:
+                    splice.put(begin, end, [])
+                else:
+                    function = proto.functions[functions]
+                    self.patch(splice, record, self._function(record, function, Scope(functions)))
                 functions += 1
             elif tag == tag_of(20):
                 self.patch(splice, record, self._training(record, proto.training_info[trainings]))
@@ -293,7 +302,8 @@ class _Patcher:
     def tensor(self, buffer: Buffer, record: Record, tensor: onnx.TensorProto) -> list[Piece]:
         """The payload of a tensor's record, its data at the new place."""
         span = self.model.span(tensor)
-        if span is None or (span.file is None and buffer is self.model.buffer):
+        stays = self.refers if span is None or span.file is not None else buffer is self.model.buffer
+        if span is None or stays:
             return [Range(record[2], record[3])]
         kept = _without(buffer, record, _EXTERNAL_FIELDS | PAYLOAD_FIELDS)
         if span.file is None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from bnfold.model.wire import Buffer
 
-__all__ = ["THRESHOLD", "ModelFile", "Span", "open_model", "tensors"]
+__all__ = ["THRESHOLD", "ModelFile", "Span", "node_tensors", "open_buffer", "open_model", "tensors"]
 
 _OPEN_MAPS = 32
 _NUMBER_DIGITS = 19
@@ -334,7 +334,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, onnx.Nod
     for function in model.functions:
         for attribute in function.attribute_proto:
             yield from _attribute_tensors(attribute, None)
-        yield from _node_tensors(function.node)
+        yield from node_tensors(function.node)
     for training in model.training_info:
         yield from _graph_tensors(training.initialization)
         yield from _graph_tensors(training.algorithm)
@@ -346,12 +346,13 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, o
     for sparse in graph.sparse_initializer:
         yield sparse.values, None
         yield sparse.indices, None
-    yield from _node_tensors(graph.node)
+    yield from node_tensors(graph.node)
 
 
-def _node_tensors(
+def node_tensors(
     nodes: Iterable[onnx.NodeProto],
 ) -> Iterator[tuple[onnx.TensorProto, onnx.NodeProto | None]]:
+    """Every TensorProto of the attributes of some nodes, with the node that holds it."""
     for node in nodes:
         for attribute in node.attribute:
             yield from _attribute_tensors(attribute, node)
@@ -398,12 +399,17 @@ def open_model(source: Path | str | bytes | onnx.ModelProto) -> ModelFile:
                 "and pass its path"
             ) from None
     if isinstance(source, bytes):
-        return _from_buffer(None, source, "the given model")
+        return open_buffer(None, source, "the given model")
     path = Path(source)
-    return _from_buffer(path, _read_file(path), str(path))
+    return open_buffer(path, _read_file(path), str(path))
 
 
-def _from_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
+def open_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
+    """Open a serialized model as if it lay at `path`, where its external data is; errors call it `name`.
+
+    Raises:
+        ModelError: it cannot be read as an ONNX model, or its external data is missing or not allowed.
+    """
     try:
         pieces, left_out = outline(buffer)
         data = b"".join(_pieces_of(buffer, pieces))

@@ -30,7 +30,7 @@ import numpy as np
 
 from bnfold.errors import EnvironmentFault, ModelError, UsageError
 from bnfold.model.patch import CHUNK, DataFile, keep, patched, span_chunks
-from bnfold.model.store import Span
+from bnfold.model.store import Span, open_buffer
 from bnfold.model.wire import MAX_MESSAGE, Range, Stream, size
 
 try:
@@ -64,6 +64,19 @@ def to_bytes(model: ModelFile, edits: ModelEdits) -> bytes:
     for chunk in _chunks(model, _small_enough(patched(model, edits, None))):
         sink.write(chunk)
     return sink.getvalue()
+
+
+def edited(model: ModelFile, edits: ModelEdits) -> ModelFile:
+    """The edited model, opened: in memory, its external data where it is.
+
+    Raises:
+        ModelError: it would be larger than 2 GiB, the limit of protobuf.
+    """
+    sink = io.BytesIO()
+    for chunk in _chunks(model, _small_enough(patched(model, edits, None, refers=True))):
+        sink.write(chunk)
+    name = "the given model" if model.path is None else str(model.path)
+    return open_buffer(model.path, sink.getvalue(), name)
 
 
 @contextmanager

@@ -1,0 +1,146 @@
+"""Normalizations that a call of a local function separates from their weights.
+
+A function cannot be folded for all of its callers with the weights that one of them passes in, and a map cannot
+cross its border. So where normalizations stay, all calls are inlined on trial; those that a new fold needed
+are inlined, the others are not. Where nothing is gained the model stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bnfold.fold.plan import Options, Plan, plan
+from bnfold.fold.reasons import Code
+from bnfold.model.inline import inlined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bnfold.fold.reasons import Refusal
+    from bnfold.model.inline import Inlined, Path, Place
+    from bnfold.model.store import ModelFile
+    from bnfold.model.view import Node
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What happens to a model.
+
+    Attributes:
+        model: what the plan is made for: the given model, or that with some calls inlined.
+        plan: the plan.
+        notes: what was inlined, or why it was not; one line each.
+    """
+
+    model: ModelFile
+    plan: Plan
+    notes: tuple[str, ...] = ()
+
+
+def plan_through_calls(model: ModelFile, options: Options | None = None) -> Planned:
+    """Decide about every normalization, and about the calls that stand in the way of some.
+
+    Raises:
+        ModelError: a normalization or the data of a weight is invalid.
+    """
+    direct = plan(model, options)
+    if all(refusal.code is Code.EXCLUDED for refusal in direct.kept):
+        return Planned(model, direct)
+    everything = inlined(model, direct.draft.view.names)
+    if everything is None:
+        return Planned(model, direct)
+    whole = _Trial(everything, options, direct)
+    if not whole.gained:
+        return Planned(model, whole.explain(direct, range(len(model.proto.functions))), whole.obstacles())
+    needed = inlined(model, direct.draft.view.names, whole.needed())
+    part = None if needed is None else _Trial(needed, options, direct)
+    best = whole if part is None or len(part.gained) < len(whole.gained) else part
+    explained = whole.explain(best.plan, best.inlined.functions)
+    return Planned(best.inlined.model, explained, (*best.notes(), *whole.obstacles()))
+
+
+class _Trial:
+    """A plan for a model with calls inlined, compared with the plan for the model itself.
+
+    Attributes:
+        inlined: the model.
+        plan: the plan for it.
+        gained: the normalizations that go now and did not before; none, if any other way round.
+    """
+
+    def __init__(self, found: Inlined, options: Options | None, direct: Plan) -> None:
+        self.inlined = found
+        self.direct = direct
+        self.plan = plan(found.model, options, {label: o.label for label, o in found.origins.items()})
+        before = {_place(node) for node in direct.ways}
+        places = dict(self._places())
+        lost = any(places.get(node) in before for node in self.plan.stays)
+        gained = [node for node in self.plan.ways if node in places and places[node] not in before]
+        self.gained = [] if lost else gained
+
+    def needed(self) -> frozenset[Path]:
+        """The calls that what was gained passes, and those around them."""
+        origins = self.inlined.origins
+        passed = (n.label for node in self.gained for n in (node, *self.plan.ways[node]))
+        paths = (origins[label].path for label in passed if label in origins)
+        return frozenset(path[:depth] for path in paths for depth in range(1, len(path) + 1))
+
+    def explain(self, made: Plan, functions: Sequence[int]) -> Plan:
+        """What stays in a function stays for the reason that was found at its first call.
+
+        Args:
+            made: the plan.
+            functions: the index in the original of each function of the model it was made for.
+        """
+        found: dict[Place, Refusal] = {}
+        for node, refusal in self.plan.stays.items():
+            if node.label in self.inlined.origins:
+                found.setdefault(self.inlined.origins[node.label].place, refusal)
+        better: dict[int, Refusal] = {}
+        for node, refusal in made.stays.items():
+            scope, index = _place(node)
+            if scope.function is None or refusal.code is Code.EXCLUDED:
+                continue
+            deeper = found.get((replace(scope, function=functions[scope.function]), index))
+            if deeper is not None:
+                better[id(refusal)] = replace(refusal, reasons=deeper.reasons)
+        return replace(made, kept=tuple(better.get(id(refusal), refusal) for refusal in made.kept))
+
+    def notes(self) -> tuple[str, ...]:
+        """What was inlined."""
+        counts = Counter(self.inlined.calls.values())
+        return tuple(
+            f"local function {self._name(index)!r} was inlined at {count} {'call' if count == 1 else 'calls'}"
+            for index, count in counts.items()
+        )
+
+    def obstacles(self) -> tuple[str, ...]:
+        """What could not be inlined, and keeps a normalization."""
+        holding = {node.graph.scope.function for node in self.direct.stays}
+        return tuple(
+            f"local function {self._name(index)!r} was not inlined: {why}"
+            for index, why in self.inlined.obstacles.items()
+            if index in holding
+        )
+
+    def _name(self, index: int) -> str:
+        name: str = self.direct.draft.view.model.proto.functions[index].name
+        return name
+
+    def _places(self) -> Iterator[tuple[Node, Place]]:
+        """Each node of the main graph and those nested in it, with its place in the original."""
+        origins, calls = self.inlined.origins, self.inlined.calls
+        others = (_place(node) for node in _main(self.direct) if (_place(node),) not in calls)
+        for node in _main(self.plan):
+            origin = origins.get(node.label)
+            yield node, next(others) if origin is None else origin.place
+
+
+def _main(made: Plan) -> Iterator[Node]:
+    return (node for node in made.draft.view.nodes() if node.graph.scope.function is None)
+
+
+def _place(node: Node) -> Place:
+    return node.graph.scope, node.index
