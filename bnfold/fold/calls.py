@@ -1,8 +1,8 @@
 """Normalizations that a call of a local function separates from their weights.
 
-A function cannot be folded for all of its callers with the weights that one of them passes in, and a map cannot
-cross its border. So where normalizations stay, all calls are inlined on trial; those that a new fold needed
-are inlined, the others are not. Where nothing is gained the model stays as it is.
+A function cannot be folded for all of its callers with the weights that one of them passes in, and a map
+cannot cross its border. So where normalizations stay, all calls are inlined on trial; those that a new fold
+needed are inlined, the others are not. Where nothing is gained the model stays as it is.
 """
 
 from __future__ import annotations
@@ -51,14 +51,17 @@ def plan_through_calls(model: ModelFile, options: Options | None = None) -> Plan
     everything = inlined(model, direct.draft.view.names)
     if everything is None:
         return Planned(model, direct)
+    left_alone = _obstacles(everything, direct)
+    if not everything.calls:
+        return Planned(model, direct, left_alone)
     whole = _Trial(everything, options, direct)
     if not whole.gained:
-        return Planned(model, whole.explain(direct, range(len(model.proto.functions))), whole.obstacles())
+        return Planned(model, whole.explain(direct, range(len(model.proto.functions))), left_alone)
     needed = inlined(model, direct.draft.view.names, whole.needed())
     part = None if needed is None else _Trial(needed, options, direct)
     best = whole if part is None or len(part.gained) < len(whole.gained) else part
     explained = whole.explain(best.plan, best.inlined.functions)
-    return Planned(best.inlined.model, explained, (*best.notes(), *whole.obstacles()))
+    return Planned(best.inlined.model, explained, (*_notes(best.inlined, direct), *left_alone))
 
 
 class _Trial:
@@ -108,27 +111,6 @@ class _Trial:
                 better[id(refusal)] = replace(refusal, reasons=deeper.reasons)
         return replace(made, kept=tuple(better.get(id(refusal), refusal) for refusal in made.kept))
 
-    def notes(self) -> tuple[str, ...]:
-        """What was inlined."""
-        counts = Counter(self.inlined.calls.values())
-        return tuple(
-            f"local function {self._name(index)!r} was inlined at {count} {'call' if count == 1 else 'calls'}"
-            for index, count in counts.items()
-        )
-
-    def obstacles(self) -> tuple[str, ...]:
-        """What could not be inlined, and keeps a normalization."""
-        holding = {node.graph.scope.function for node in self.direct.stays}
-        return tuple(
-            f"local function {self._name(index)!r} was not inlined: {why}"
-            for index, why in self.inlined.obstacles.items()
-            if index in holding
-        )
-
-    def _name(self, index: int) -> str:
-        name: str = self.direct.draft.view.model.proto.functions[index].name
-        return name
-
     def _places(self) -> Iterator[tuple[Node, Place]]:
         """Each node of the main graph and those nested in it, with its place in the original."""
         origins, calls = self.inlined.origins, self.inlined.calls
@@ -136,6 +118,30 @@ class _Trial:
         for node in _main(self.plan):
             origin = origins.get(node.label)
             yield node, next(others) if origin is None else origin.place
+
+
+def _notes(found: Inlined, direct: Plan) -> tuple[str, ...]:
+    """What was inlined."""
+    counts = Counter(found.calls.values())
+    return tuple(
+        f"local function {_name(index, direct)!r} was inlined at {count} {'call' if count == 1 else 'calls'}"
+        for index, count in counts.items()
+    )
+
+
+def _obstacles(found: Inlined, direct: Plan) -> tuple[str, ...]:
+    """What could not be inlined, and keeps a normalization."""
+    holding = {node.graph.scope.function for node in direct.stays}
+    return tuple(
+        f"local function {_name(index, direct)!r} was not inlined: {why}"
+        for index, why in found.obstacles.items()
+        if index in holding
+    )
+
+
+def _name(index: int, direct: Plan) -> str:
+    name: str = direct.draft.view.model.proto.functions[index].name
+    return name
 
 
 def _main(made: Plan) -> Iterator[Node]:

@@ -129,9 +129,7 @@ def plan(
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
     frozen = _overridable(view) if options.freeze else ()
-    return Plan(
-        folds, kept, tuple(planner.merged), frozen, planner.draft, planner.ways, planner.kept
-    )
+    return Plan(folds, kept, tuple(planner.merged), frozen, planner.draft, planner.ways, planner.kept)
 
 
 class _Planner:

@@ -2,8 +2,8 @@
 
 What stands in the place of a call are copies of the function's nodes: the caller's tensors take the place of
 the formal parameters, the call's attributes that of the references to them, and everything else gets a name
-that nobody has (ONNX, IR specification, "Functions"). Every other byte of the model stays, except the functions
-that nobody calls any more, which go.
+that nobody has (ONNX, IR specification, "Functions"). Every other byte of the model stays, except the
+functions that nobody calls any more, which go.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def inlined(model: ModelFile, names: Iterable[str], wanted: frozenset[Path] | No
         wanted: which calls; None for all.
 
     Returns:
-        None when there is no such call, or when the result would be beyond reason: functions that call
+        None when the model has no functions, or when the result would be beyond reason: functions that call
         functions can make any size of it.
     """
     if model.proto.training_info or not model.proto.functions:
@@ -89,7 +89,7 @@ def inlined(model: ModelFile, names: Iterable[str], wanted: frozenset[Path] | No
         return None
     run.scan(model.proto.graph.node, MAIN)
     if not run.calls:
-        return None
+        return Inlined(model, {}, {}, run.obstacles, tuple(range(len(run.functions))))
     removed = run.uncalled()
     edits = ModelEdits(tuple(run.edits()), functions_removed=removed)
     left = tuple(index for index in range(len(run.functions)) if index not in removed)
@@ -136,7 +136,7 @@ class _Inliner:
     def scan(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
         """Inline the calls in one graph of the model, and in those nested in it."""
         for index, node in enumerate(nodes):
-            body = self._expanded(node, (scope, index), ())
+            body = self.expanded(node, (scope, index), ())
             if body is not None:
                 self.nodes[scope][index] = None
                 self.inserted[scope][index] = tuple(body)
@@ -200,9 +200,10 @@ class _Inliner:
 
     def _payload(self, tensor: onnx.TensorProto) -> int:
         span = self.model.span(tensor)
-        return tensor.ByteSize() + (0 if span is None or span.file is not None else span.nbytes)
+        nbytes: int = tensor.ByteSize()
+        return nbytes if span is None or span.file is not None else nbytes + span.nbytes
 
-    def _expanded(self, call: NodeProto, place: Place, path: Path) -> list[NodeProto] | None:
+    def expanded(self, call: NodeProto, place: Place, path: Path) -> list[NodeProto] | None:
         """What stands in the place of `call`; None where it stays.
 
         Args:
@@ -253,7 +254,7 @@ class _Inliner:
 
 @dataclass
 class _Names:
-    """What the names of a body are called where it goes; those of nested graphs lie over those around them."""
+    """What the names of a body are called where it goes; a nested graph's lie over those around it."""
 
     known: dict[str, str] = field(default_factory=dict)
     around: _Names | None = None
@@ -311,7 +312,7 @@ class _Copy:
         body: list[NodeProto] = []
         for index, node in enumerate(nodes):
             copy = self._node(node, (scope, index), names)
-            expanded = self.inliner._expanded(copy, (scope, index), self.path)  # noqa: SLF001  # one algorithm in two classes
+            expanded = self.inliner.expanded(copy, (scope, index), self.path)
             body += [copy] if expanded is None else expanded
         return body
 

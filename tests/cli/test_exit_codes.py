@@ -186,7 +186,7 @@ def test_a_bug_is_four_and_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) 
     def bug(*_: object) -> None:
         raise ZeroDivisionError("over\n  several lines")
 
-    monkeypatch.setattr(pipeline, "plan", bug)
+    monkeypatch.setattr(pipeline, "plan_through_calls", bug)
     found = call("inspect", "model.onnx")
     assert found.code == Exit.FAULT
     assert "ZeroDivisionError: over several lines" in found.error
@@ -197,7 +197,7 @@ def test_memory_that_runs_out_is_four(call: Call, monkeypatch: pytest.MonkeyPatc
     def starved(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "plan", starved)
+    monkeypatch.setattr(pipeline, "plan_through_calls", starved)
     found = call("inspect", "model.onnx")
     assert (found.code, found.error) == (Exit.FAULT, "out of memory")
 

@@ -841,6 +841,11 @@ class Scope:
 
     values: dict[str, Value]
     outer: Scope | None = None
+    absent: frozenset[str] = frozenset()  # parameters of a function that its caller leaves out
+
+    def get(self, name: str) -> Value | None:
+        """None for an input that is left out, here or by the caller."""
+        return None if not name or name in self.absent else self[name]
 
     def __getitem__(self, name: str) -> Value:
         scope: Scope | None = self
@@ -911,17 +916,18 @@ class Interpreter:
     def _node(
         self, node: NodeProto, scope: Scope, opsets: Mapping[str, int], refs: Mapping[str, AttributeProto]
     ) -> None:
-        attrs = {}
+        given = {}
         for attribute in node.attribute:
             actual = refs.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
             if (
                 actual is not None
             ):  # an attribute of the function that the caller left out is left out here too
-                attrs[attribute.name] = helper.get_attribute_value(actual)
-        inputs = tuple(scope[name] if name else None for name in node.input)
+                given[attribute.name] = actual
+        attrs = {name: helper.get_attribute_value(actual) for name, actual in given.items()}
+        inputs = tuple(scope.get(name) for name in node.input)
         function = self.functions.get((node.domain, node.op_type, node.overload))
         if function is not None:
-            outputs: Sequence[Value] = self._function(function, node, inputs)
+            outputs: Sequence[Value] = self._function(function, given, inputs)
         elif node.domain not in ("", "ai.onnx"):
             raise Unsupported(f"{node.domain}.{node.op_type}")
         elif node.op_type in ("If", "Loop", "Scan"):
@@ -933,11 +939,15 @@ class Interpreter:
                 scope.values[name] = value
 
     def _function(
-        self, function: FunctionProto, node: NodeProto, inputs: Sequence[Value | None]
+        self,
+        function: FunctionProto,
+        attributes: Mapping[str, AttributeProto],
+        inputs: Sequence[Value | None],
     ) -> list[Value]:
-        given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
+        given = {a.name: a for a in function.attribute_proto} | dict(attributes)
         opsets = {o.domain or "ai.onnx": o.version for o in function.opset_import}
-        scope = Scope({n: v for n, v in zip(function.input, inputs, strict=False) if v is not None})
+        values = {n: v for n, v in zip(function.input, inputs, strict=False) if v is not None}
+        scope = Scope(values, absent=frozenset(function.input) - values.keys())
         for inner in function.node:
             self._node(inner, scope, opsets, given)
         return [scope[name] for name in function.output]
