@@ -7,26 +7,36 @@
     for refusal in result.kept:
         print(refusal.node, refusal.code, refusal.reason.evidence)
 
-The verbs are those of the command line: `optimize`, `inspect`, `verify`. `bnfold.runtime` is the
-reference BatchNormalization, of use on its own. Errors are in `bnfold.errors`.
+The verbs are those of the command line: `optimize`, `inspect`, `verify`; `optimize_many` takes many models.
+`bnfold.runtime` is the reference BatchNormalization, of use on its own. Errors are in `bnfold.errors`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
+    from bnfold.fleet.outcome import Outcome
+    from bnfold.fleet.run import optimize_many
     from bnfold.pipeline import Result, inspect, optimize, verify
 
-__all__ = ["Result", "__version__", "inspect", "optimize", "verify"]
+__all__ = ["Outcome", "Result", "__version__", "inspect", "optimize", "optimize_many", "verify"]
+
+_HOMES = {
+    "Outcome": "bnfold.fleet.outcome",
+    "Result": "bnfold.pipeline",
+    "inspect": "bnfold.pipeline",
+    "optimize": "bnfold.pipeline",
+    "optimize_many": "bnfold.fleet.run",
+    "verify": "bnfold.pipeline",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the pipeline calls by that name
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever has that name
     """The verbs, imported at their first use: `bnfold --help` must not wait for onnx."""
-    if name in __all__:
-        from bnfold import pipeline  # noqa: PLC0415  # see above
-
-        return getattr(pipeline, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'bnfold' has no attribute {name!r}")

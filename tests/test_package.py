@@ -40,7 +40,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def test_the_names_of_the_package() -> None:
-    assert sorted(bnfold.__all__) == ["Result", "__version__", "inspect", "optimize", "verify"]
+    assert sorted(bnfold.__all__) == [
+        "Outcome", "Result", "__version__", "inspect", "optimize", "optimize_many", "verify",
+    ]  # fmt: skip
     for name in bnfold.__all__:
         assert getattr(bnfold, name) is not None
     assert callable(bnfold.verify)
@@ -51,9 +53,10 @@ def test_the_names_of_the_package() -> None:
 def test_importing_a_part_does_not_hide_a_verb(tmp_path: Path) -> None:
     """A package below bnfold must not take the place of a function with its name."""
     code = (
-        "import bnfold.pipeline, bnfold.cli, bnfold.doctor, bnfold.runtime, bnfold\n"
+        "import bnfold.pipeline, bnfold.cli, bnfold.doctor, bnfold.fleet.run, bnfold.runtime, bnfold\n"
         "bnfold.optimize('model.onnx')\n"
-        "assert all(callable(getattr(bnfold, n)) for n in ('optimize', 'inspect', 'verify'))\n"
+        "verbs = 'optimize', 'optimize_many', 'inspect', 'verify'\n"
+        "assert all(callable(getattr(bnfold, verb)) for verb in verbs)\n"
     )
     command.save(command.small(), tmp_path / "model.onnx")
     found = command.run(cwd=tmp_path, program=(sys.executable, "-c", code))

@@ -1,0 +1,8 @@
+"""Many models at once, each as `bnfold.optimize` does one; what goes wrong with one stops no other.
+
+places   which models are meant, and where the result of each goes
+task     one model: its work, in whatever process or thread
+outcome  what came of it, as a value
+pool     processes that do the work
+run      all of it: `bnfold.optimize_many`
+"""

@@ -1,0 +1,151 @@
+"""Processes that work on many models, of which none is lost when a process dies.
+
+No more models are handed out than there are processes, so that when one dies few are in doubt. Each of those
+is done again, alone in a process of its own: the one that lets it die again is the one, and becomes an
+outcome. To do a model twice is no harm: a result takes its place whole, and is the same bytes again.
+
+The processes hear of the end of this one, however it comes, by a pipe that nothing is ever sent through:
+then they stop, and clean up what they were writing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe, get_context
+from typing import TYPE_CHECKING, NoReturn
+
+from bnfold.errors import EnvironmentFault
+from bnfold.fleet.task import failed, work
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    from bnfold.fleet.outcome import Outcome
+    from bnfold.fleet.task import Task
+
+Numbered = tuple[int, "Task"]
+
+
+def in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Outcome]]:
+    """Do the tasks, `jobs` at a time.
+
+    Yields:
+        The index of a task and what came of it, in the order in which they are done.
+
+    Raises:
+        EnvironmentFault: no process could be started.
+    """
+    waiting = deque(enumerate(tasks))
+    while waiting:
+        for index, task in (yield from _until_one_dies(waiting, jobs)):
+            if (yield from _until_one_dies(deque([(index, task)]), 1)):
+                yield index, failed(task, _death())
+
+
+def _death() -> EnvironmentFault:
+    return EnvironmentFault(
+        "the process that worked on it died, twice; it may need more memory than there is: try it alone"
+    )
+
+
+def _until_one_dies(
+    waiting: deque[Numbered], jobs: int
+) -> Generator[tuple[int, Outcome], None, list[Numbered]]:
+    """Take tasks from those that wait until none is left, or a process dies.
+
+    Returns:
+        The tasks that were taken and have no outcome.
+    """
+    ended, here = Pipe(duplex=False)
+    # Not forked: this process may have threads.
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(ended,))
+    running: dict[Future[Outcome], Numbered] = {}
+    lost: list[Numbered] = []
+    try:
+        _check_that_one_starts(pool)
+        while (waiting and not lost) or running:
+            while waiting and not lost and len(running) < jobs:
+                with _interrupts_later():
+                    future = pool.submit(_work, waiting[0][1])
+                running[future] = waiting.popleft()
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                if future.exception() is None:
+                    yield running[future][0], future.result()
+                else:
+                    lost.append(running[future])
+                del running[future]
+    except BrokenExecutor:  # it died before it was given the next one
+        lost += running.values()
+    except BaseException:
+        here.close()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        here.close()
+        ended.close()
+    return lost
+
+
+def _check_that_one_starts(pool: ProcessPoolExecutor) -> None:
+    try:
+        with _interrupts_later():
+            started = pool.submit(_nothing)
+        started.result()
+    except BrokenExecutor:
+        raise EnvironmentFault(
+            "no process can be started for the models; a script must call this below "
+            "`if __name__ == '__main__':`, or with jobs=1"
+        ) from None
+
+
+def _nothing() -> None:
+    """What a process that works can do."""
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """A process that is started meanwhile inherits that Ctrl-C is not for it: this one tells it to stop."""
+    _mask(block=True)
+    try:
+        yield
+    finally:
+        _mask(block=False)
+
+
+def _mask(*, block: bool) -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if block else signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+# --- in a process of the pool -------------------------------------------------------------------------------
+
+
+def _start(ended: Connection) -> None:
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_watch, args=(ended,), daemon=True).start()
+
+
+def _watch(ended: Connection) -> None:
+    with suppress(EOFError, OSError):
+        ended.recv_bytes()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    raise SystemExit
+
+
+def _work(task: Task) -> Outcome:
+    try:
+        return work(task)
+    except SystemExit:
+        # All is tidied up. Handed on, this would be a result, and the process would wait for a next model.
+        os._exit(1)

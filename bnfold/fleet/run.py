@@ -1,0 +1,147 @@
+"""`optimize_many`: a fleet of models, by whatever executor."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import BrokenExecutor, CancelledError, as_completed
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfold.errors import EnvironmentFault, UsageError
+from bnfold.fleet.places import places
+from bnfold.fleet.pool import in_processes
+from bnfold.fleet.task import Task, failed, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from concurrent.futures import Executor, Future
+
+    from bnfold.fleet.outcome import Outcome
+
+
+def optimize_many(
+    paths: Iterable[str | Path],
+    *,
+    out_dir: str | Path,
+    executor: Executor | None = None,
+    jobs: int | None = None,
+    resume: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
+    freeze: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    merge: bool = True,
+    provenance: bool = True,
+    seed: int = 0,
+    progress: Callable[[Outcome], None] | None = None,
+) -> tuple[Outcome, ...]:
+    """Optimize many models; what goes wrong with one is a value, and stops no other.
+
+    Args:
+        paths: model files; folders, which mean every `.onnx` file below them; or globs.
+        out_dir: where the results go. A file keeps its name, what is found in a folder or by a glob its way
+            down from there.
+        executor: does the work: a pool of threads or processes, `client.get_executor()` of a Dask cluster, or
+            any other `concurrent.futures.Executor`. To its workers the paths must mean the same as here.
+            None for processes of our own (a script must call this below `if __name__ == "__main__":`).
+        jobs: how many models at a time without an executor; None for one to a core. With 1 it is done in this
+            process.
+        resume: leave a result alone that says of itself that this version made it from the same model with
+            the same options (`bnfold.provenance`); a model with external data is done again.
+        verify: as all of the following, see `optimize`.
+        dry_run: do everything but write.
+        freeze: turn initializers that the caller could override into constants first.
+        include: name patterns of the normalizations that may be folded.
+        exclude: name patterns of those that stay.
+        merge: join parallel linear branches that are summed into one Conv.
+        provenance: have a model that was changed say where it comes from.
+        seed: of the feeds of the verification.
+        progress: told each outcome as it comes.
+
+    Returns:
+        An outcome for each model, in the order of `paths`. Where a process of our own dies, the models it and
+        its neighbours were at are done again, each alone; one that dies again is an error. Where another
+        executor gives up a model, that is an error, too.
+
+    Raises:
+        UsageError: a path that names no model, results that would replace each other or a model, or
+            arguments that contradict each other; nothing has been done then.
+        EnvironmentFault: no process can be started.
+    """
+    if resume and not provenance:
+        raise UsageError("to resume, results must say where they come from: leave provenance on")
+    if executor is not None and jobs is not None:
+        raise UsageError("an executor decides itself how many models it does at a time; give no jobs")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs={jobs}: at least one model must be done at a time")
+    tasks = [
+        Task(
+            source=str(place.source),
+            output=str(place.output),
+            resume=resume,
+            verify=verify,
+            dry_run=dry_run,
+            freeze=freeze,
+            include=tuple(include),
+            exclude=tuple(exclude),
+            merge=merge,
+            provenance=provenance,
+            seed=seed,
+        )
+        for place in places(paths, Path(out_dir))
+    ]
+    outcomes: dict[int, Outcome] = {}
+    with closing(_done(tasks, executor, jobs)) as done:
+        for index, outcome in done:
+            outcomes[index] = outcome
+            if progress is not None:
+                progress(outcome)
+    return tuple(outcomes[index] for index in range(len(tasks)))
+
+
+def _done(
+    tasks: Sequence[Task], executor: Executor | None, jobs: int | None
+) -> Generator[tuple[int, Outcome], None, None]:
+    """The outcomes, with the indices of their tasks, as they come."""
+    if executor is not None:
+        yield from _by(executor, tasks)
+        return
+    jobs = min(_cores() if jobs is None else jobs, len(tasks))
+    if jobs > 1:
+        yield from in_processes(tasks, jobs)
+    else:
+        yield from ((index, work(task)) for index, task in enumerate(tasks))
+
+
+def _by(executor: Executor, tasks: Sequence[Task]) -> Generator[tuple[int, Outcome], None, None]:
+    futures: dict[Future[Outcome], int] = {}
+    try:
+        for index, task in enumerate(tasks):
+            try:
+                futures[executor.submit(work, task)] = index
+            except BrokenExecutor as broken:  # a process of a pool died before it had all models
+                yield index, _given_up(task, broken)
+        for future in as_completed(futures):
+            index = futures[future]
+            error = _error(future)
+            yield index, future.result() if error is None else _given_up(tasks[index], error)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _error(future: Future[Outcome]) -> BaseException | None:
+    return CancelledError("cancelled") if future.cancelled() else future.exception()
+
+
+def _given_up(task: Task, error: BaseException) -> Outcome:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return failed(task, EnvironmentFault(f"the executor gave the model up ({said}); run again with resume"))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
