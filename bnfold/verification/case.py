@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 
 from bnfold.errors import ModelError
+from bnfold.verification.paths import utf8_link
 from bnfold.verification.sessions import Level, Outcome
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def open_model(source: Path | bytes, scratch: Path) -> Model:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX model ({error})") from error
-    return Model(proto, path, path.parent)
+    return Model(proto, path, utf8_link(path.parent, scratch.with_suffix(".data")))
 
 
 def interface_mismatch(case: Case) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 from onnx import helper
 
 from bnfold.errors import UsageError
+from bnfold.verification.paths import is_utf8, utf8_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -144,8 +145,12 @@ def _write_job(folder: Path, model: Path, runs: Sequence[Run], provider: str) ->
         inputs = [_write_input(folder, name, array, written) for name, array in run.inputs.items()]
         entry = {"index": index, "feed": run.feed, "group": run.group, "inputs": inputs}
         by_level.setdefault(run.level, []).append(entry)
+    path = model.resolve()
+    beside = utf8_link(path.parent, folder / "beside")
     job = {
-        "model": str(model.resolve()),
+        "model": str(path),
+        # onnxruntime takes paths in UTF-8 alone: any other model comes as bytes, its data through a link.
+        "data_folder": None if beside == path.parent and is_utf8(path) else str(beside),
         "provider": PROVIDERS[provider],
         "threads": _threads(),
         "runs": by_level,
@@ -188,6 +193,8 @@ def _wait(folder: Path, timeout: float) -> tuple[int, bool]:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
+            # onnxruntime leaves a file (.ses) among the temporary ones.
+            env={**os.environ, "TMPDIR": str(folder)},
         )
         try:
             return process.wait(timeout), False

@@ -60,8 +60,14 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
     options.use_deterministic_compute = True
     # Spinning threads burn the processor time that the float64 evaluation beside them needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    model = job["model"]
+    if job["data_folder"] is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", job["data_folder"]
+        )
+        model = Path(model).read_bytes()
     try:
-        session = ort.InferenceSession(job["model"], options, providers=[job["provider"]])
+        session = ort.InferenceSession(model, options, providers=[job["provider"]])
     except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
         report(event="unloadable", level=level, reason=_line(error))
         return

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,6 +139,27 @@ def test_a_tie_that_rounding_breaks_is_no_difference() -> None:
     assert any("less than rounding" in finding for finding in verdict.findings)
 
 
+@pytest.mark.parametrize("huge", [1e15, 1e9])
+def test_what_rounding_hides_in_every_run_is_inconclusive(huge: float) -> None:
+    # float32 holds nothing of y beside such numbers; float64 alone shows it.
+    nodes = (
+        helper.make_node("Constant", [], ["huge"], value_float=huge),
+        helper.make_node("Add", ["y", "huge"], ["far"]),
+        helper.make_node("Sub", ["far", "huge"], ["z"]),
+    )
+    model = build(Net(layers=1), nodes, ("z", FLOAT))
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)}
+    verdict = compare(model, fold(model), feeds=feeds)
+    assert verdict.status == "inconclusive"
+    assert verdict.exit_code == 5
+    assert "hides output z of the original" in verdict.summary
+    assert compare(model, without_bias(build_tail(nodes)), feeds=feeds).status == "different"
+
+
+def build_tail(nodes: tuple[onnx.NodeProto, ...]) -> onnx.ModelProto:
+    return build(Net(layers=3), nodes, ("z", FLOAT))
+
+
 def vendor(net: Net) -> onnx.ModelProto:
     return build(net, (helper.make_node("QuickGelu", ["y"], ["z"], domain="com.microsoft"),), ("z", FLOAT))
 
@@ -243,6 +266,18 @@ def test_files_with_external_data(tmp_path: Path) -> None:
         path = tmp_path / name / "model.onnx"
         onnx.save(each, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
         paths.append(path)
+    assert verify(*paths).status == "equivalent"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names elsewhere are Unicode")
+def test_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    model = build(Net(layers=1))
+    paths = []
+    for name, each in (("a", model), ("b", fold(model))):
+        (tmp_path / name).mkdir()
+        onnx.save(each, tmp_path / name / "m", save_as_external_data=True, location="w", size_threshold=0)
+        folder = (tmp_path / name).rename(tmp_path / os.fsdecode(name.encode() + b"\xff"))
+        paths.append((folder / "m").rename(folder / os.fsdecode(b"\xfe.onnx")))
     assert verify(*paths).status == "equivalent"
 
 

@@ -249,3 +249,35 @@ def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
     (outcome, _) = run_model(path, runs(np.zeros(3, np.float32))).values()
     assert isinstance(outcome, Ran)
     assert np.asarray(outcome.outputs["y"]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names elsewhere are Unicode")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [onnx.numpy_helper.from_array(np.array([3], np.float32), "w")],
+    )
+    (tmp_path / "f").mkdir()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "f" / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    folder = (tmp_path / "f").rename(tmp_path / os.fsdecode(b"f\xff"))
+    path = (folder / "m.onnx").rename(folder / os.fsdecode(b"m\xfe.onnx"))
+    for outcome in run_model(path, runs(np.ones(1, np.float32))).values():
+        assert isinstance(outcome, Ran), outcome
+        assert np.asarray(outcome.outputs["y"]).tolist() == [4]
+
+
+def test_nothing_is_left_among_temporary_files(
+    double: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "import tempfile; tempfile.mkstemp('.ses'); os._exit(0)"
+    use_worker(monkeypatch, tmp_path, body)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    run_model(double, runs(np.ones(1, np.float32)))
+    assert not list(temporary.iterdir())
