@@ -30,6 +30,23 @@ class Net:
     batch: int | str = 1
 
 
+def random_net(rng: np.random.Generator) -> Net:
+    """A network of 1 to 50 layers, as calibration draws them."""
+    return Net(
+        layers=int(rng.choice([1, 1, 2, 3, 5, 10, 20, 50])),
+        channels=int(rng.choice([1, 2, 4, 8, 16, 32])),
+        kernel=int(rng.choice([1, 3])),
+        dtype=np.float16 if rng.random() < 0.4 else np.float32,
+        seed=int(rng.integers(10**9)),
+        size=int(rng.choice([1, 2, 5, 12])),
+        group=int(rng.choice([1, 1, 2, 4])),
+        relu=bool(rng.random() < 0.7),
+        bias=bool(rng.random() < 0.5),
+        inputs=int(rng.choice([1, 3, 4])),
+        head=bool(rng.random() < 0.3),
+    )
+
+
 def build(
     net: Net, tail: tuple[onnx.NodeProto, ...] = (), output: tuple[str, int] | None = None
 ) -> onnx.ModelProto:

@@ -6,27 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.convnets import Net, build, changed, fold, weight
+from support.convnets import Net, build, changed, fold, random_net, weight
 
 from bnfold.verification.pair import verify
 
 pytestmark = pytest.mark.slow
-
-
-def random_net(rng: np.random.Generator) -> Net:
-    return Net(
-        layers=int(rng.choice([1, 1, 2, 3, 5, 10, 20, 50])),
-        channels=int(rng.choice([1, 2, 4, 8, 16, 32])),
-        kernel=int(rng.choice([1, 3])),
-        dtype=np.float16 if rng.random() < 0.4 else np.float32,
-        seed=int(rng.integers(10**9)),
-        size=int(rng.choice([1, 2, 5, 12])),
-        group=int(rng.choice([1, 1, 2, 4])),
-        relu=bool(rng.random() < 0.7),
-        bias=bool(rng.random() < 0.5),
-        inputs=int(rng.choice([1, 3, 4])),
-        head=bool(rng.random() < 0.3),
-    )
 
 
 @pytest.mark.parametrize("own_dtype", [False, True])

@@ -262,7 +262,9 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     )
     (tmp_path / "f").mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, tmp_path / "f" / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    onnx.save(
+        model, tmp_path / "f" / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
     folder = (tmp_path / "f").rename(tmp_path / os.fsdecode(b"f\xff"))
     path = (folder / "m.onnx").rename(folder / os.fsdecode(b"m\xfe.onnx"))
     for outcome in run_model(path, runs(np.ones(1, np.float32))).values():
