@@ -24,6 +24,7 @@ from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
 from bnfold.provenance import Provenance, config_sha256
 from bnfold.report.schema import Report, Seconds, Size
+from bnfold.verification.options import Provider, TruthMode, Verification
 from bnfold.verification.verdict import Status, Verdict
 from bnfold.version import __version__
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.weight import Weight
+    from bnfold.verification.inputs import Inputs, Ranges, Wishes
 
 Source = str | Path | bytes | onnx.ModelProto
 Progress = Callable[[str], None]
@@ -142,7 +144,11 @@ def optimize(
     exclude: Sequence[str] = (),
     merge: bool = True,
     provenance: bool = True,
+    inputs: Inputs | Wishes = None,
+    ranges: Ranges = None,
     seed: int = 0,
+    truth: TruthMode = "auto",
+    provider: Provider = "cpu",
     progress: Progress | None = None,
 ) -> Result:
     """Fold every normalization that can be folded exactly, and prove that nothing else changed.
@@ -158,7 +164,11 @@ def optimize(
         exclude: name patterns; matching normalizations stay.
         merge: join parallel linear branches that are summed into one Conv.
         provenance: have a model that was changed say where it comes from (`bnfold.provenance`).
+        inputs: what the verification feeds; as in `verify`.
+        ranges: of the feeds that are made; as in `verify`.
         seed: of the feeds of the verification.
+        truth: how it is judged; as in `verify`.
+        provider: what runs both models; as in `verify`.
         progress: told the name of each stage as it begins.
 
     Returns:
@@ -176,31 +186,52 @@ def optimize(
     edits, written = decision.edits
     if provenance and edits.graphs:
         edits = replace(edits, metadata=_provenance(decision.report, options).entries())
-    check = _Check(verify, model, edits, written, seed, tell)
+    how = Verification(inputs, ranges, seed, truth, provider)
+    check = _Check(verify, model, edits, written, how, tell)
     tell("writing")
     if target is None or dry_run:
         return _in_memory(decision.report, decision.opened, edits, check)
     return _on_disk(decision.report, decision.opened, edits, target, check)
 
 
-def verify(original: str | Path | bytes, folded: str | Path | bytes, *, seed: int = 0) -> Verdict:
+def verify(
+    original: Source,
+    folded: Source,
+    *,
+    inputs: Inputs | Wishes = None,
+    ranges: Ranges = None,
+    seed: int = 0,
+    truth: TruthMode = "auto",
+    provider: Provider = "cpu",
+    progress: Progress | None = None,
+) -> Verdict:
     """Whether two models compute the same function, whatever tool made the second one.
 
     Args:
-        original: path or serialized bytes of the model that is right by definition.
-        folded: path or serialized bytes of the other one.
-        seed: of the feeds.
+        original: path, serialized bytes or ModelProto of the model that is right by definition.
+        folded: the other one.
+        inputs: what both are fed. By input name an array in the input's dtype, a file (.npz, .npy, .pb), a
+            folder of them, or a shape (a tuple of sizes); or a sequence of mappings of arrays, one a feed; or
+            a file or folder that holds all inputs. What is left out gets seeded values.
+        ranges: `(low, high)`, both included, of the values that are made: for all inputs, or by name.
+        seed: of the values that are made.
+        truth: "auto" evaluates the original in float64, and where it cannot judges by a rounding bound;
+            "full" calls that "not verified"; "bound" does without.
+        provider: onnxruntime's execution provider: "cpu", "cuda" or "tensorrt".
+        progress: told the name of each stage as it begins.
 
     Raises:
         ModelError: one of them cannot be read or is not valid.
-        EnvironmentFault: onnxruntime cannot run here.
+        UsageError: inputs or ranges do not fit the model.
+        EnvironmentFault: onnxruntime cannot run here, or not on that provider.
     """
     from bnfold.verification.pair import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
     for model in (original, folded):
         with _naming(model):
             _open(model)
-    return judge(_path_or_bytes(original), _path_or_bytes(folded), seed=seed)
+    how = Verification(inputs, ranges, seed, truth, provider)
+    return judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -211,7 +242,7 @@ class _Check:
     source: Source
     edits: ModelEdits
     written: tuple[tuple[str, Weight], ...]
-    seed: int
+    how: Verification
     tell: Progress
 
     def complete(self, report: Report, result: Path | bytes) -> Report:
@@ -235,10 +266,10 @@ class _Check:
         self.tell("verifying the weights")
         self._check_algebra(open_model(result))
         self.tell("verifying the results")
-        return judge(_path_or_bytes(self.source), result, seed=self.seed)
+        return judge(_path_or_bytes(self.source), result, self.how, progress=self.tell)
 
     def _without_running(self, status: Status, summary: str) -> Verdict:
-        return Verdict(status, summary, (), (), (), "", self.seed, 0.0)
+        return Verdict(status, summary, (), (), (), "", self.how.seed, 0.0)
 
     def _check_algebra(self, result: ModelFile) -> None:
         from bnfold.verification.algebra import check_algebra  # noqa: PLC0415  # as above

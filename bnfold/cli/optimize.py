@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bnfold.cli.exits import Exit
-from bnfold.cli.options import Exclude, Freeze, Include, Json, Merge, Model, Reports, Seed
+from bnfold.cli.options import (
+    Exclude,
+    Freeze,
+    Include,
+    Inputs,
+    Json,
+    Merge,
+    Model,
+    Provider,
+    ProviderChoice,
+    Ranges,
+    Reports,
+    Seed,
+    Truth,
+    TruthChoice,
+)
 from bnfold.cli.output import check_reports, print_result
 
 if TYPE_CHECKING:
@@ -39,7 +54,11 @@ def optimize(
         bool, typer.Option(help="Note version, source and options in the metadata of a changed model.")
     ] = True,
     report: Reports = None,
+    inputs: Inputs = None,
+    ranges: Ranges = None,
     seed: Seed = 0,
+    truth: TruthChoice = Truth.auto,
+    provider: ProviderChoice = Provider.cpu,
     json: Json = False,
 ) -> None:
     """Fold, verify and write a model.
@@ -53,7 +72,9 @@ def optimize(
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
+    from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
+    wishes = parse(inputs or (), ranges or ())
     with progress() as tell:
         result = pipeline.optimize(
             model,
@@ -66,7 +87,10 @@ def optimize(
             exclude=exclude or (),
             merge=merge,
             provenance=provenance,
+            inputs=wishes,
             seed=seed,
+            truth=truth.value,
+            provider=provider.value,
             progress=tell,
         )
     print_result(result, report, as_json=json)

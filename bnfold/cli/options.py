@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -40,3 +41,51 @@ Reports = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N", min=0)]
+
+
+class Truth(StrEnum):
+    """Values of `--truth`."""
+
+    auto = "auto"
+    full = "full"
+    bound = "bound"
+
+
+class Provider(StrEnum):
+    """Values of `--provider`."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    tensorrt = "tensorrt"
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="What to feed: values (.npz, .npy, .pb, a folder, a pattern) or a shape, as in x=2x3x224x224; "
+        "seeded values by default. Repeatable.",
+        metavar="[NAME=]FILE|NAME=SHAPE",
+        show_default=False,
+    ),
+]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range",
+        help="Smallest and largest of the seeded values, as in x=0,255; repeatable.",
+        metavar="[NAME=]LOW,HIGH",
+        show_default=False,
+    ),
+]
+TruthChoice = Annotated[
+    Truth,
+    typer.Option(
+        "--truth",
+        help="auto: float64, where it cannot be evaluated a rounding bound; full: float64 or not verified; "
+        "bound: the bound alone.",
+    ),
+]
+ProviderChoice = Annotated[
+    Provider, typer.Option("--provider", help="What runs both models; it is an error where it cannot.")
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bnfold.cli.options import Json, Seed
+from bnfold.cli.options import Inputs, Json, Provider, ProviderChoice, Ranges, Seed, Truth, TruthChoice
 from bnfold.cli.output import print_json, print_text
 
 
@@ -23,7 +23,11 @@ def verify(
         ),
     ],
     *,
+    inputs: Inputs = None,
+    ranges: Ranges = None,
     seed: Seed = 0,
+    truth: TruthChoice = Truth.auto,
+    provider: ProviderChoice = Provider.cpu,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.
@@ -32,10 +36,20 @@ def verify(
     """
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
+    from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
+    wishes = parse(inputs or (), ranges or ())
     with progress() as tell:
         tell("verifying")
-        verdict = pipeline.verify(original, folded, seed=seed)
+        verdict = pipeline.verify(
+            original,
+            folded,
+            inputs=wishes,
+            seed=seed,
+            truth=truth.value,
+            provider=provider.value,
+            progress=tell,
+        )
     if json:
         import json as encoder  # noqa: PLC0415  # the option has its name
 

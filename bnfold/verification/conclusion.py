@@ -43,7 +43,7 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
             "original itself; evaluated in float64 both models agree"
         )
         return verdict(case, "inconclusive", text, evidence, feeds, first)
-    return verdict(case, "equivalent", _praise(rows, feeds), evidence, feeds, first)
+    return verdict(case, "equivalent", _praise(rows, feeds, _providers(first)), evidence, feeds, first)
 
 
 def _hidden(rows: Sequence[OutputEvidence], outputs: Sequence[str]) -> tuple[str, ...]:
@@ -74,11 +74,13 @@ def _told(row: OutputEvidence) -> str:
     return f"{said}; {row.note}" if row.note else said
 
 
-def _praise(rows: Sequence[OutputEvidence], feeds: Sequence[Feed]) -> str:
+def _praise(rows: Sequence[OutputEvidence], feeds: Sequence[Feed], provider: str) -> str:
     levels = [level for level in LEVELS if any(row.level == level for row in rows)]
     judged = [row for row in rows if row.level in levels] or rows
     outputs, count = len({row.output for row in judged}), len(feeds)
-    where = f"onnxruntime at {' and '.join(levels)}" if levels else "float64 alone; onnxruntime runs neither"
+    where = "float64 alone; onnxruntime runs neither"
+    if levels:
+        where = f"onnxruntime on {provider} at {' and '.join(levels)}"
     used = [row.folded_rms / row.limit_rms for row in judged if row.folded_rms is not None and row.limit_rms]
     ratios = sorted(row.ratio for row in judged if row.ratio is not None)
     said = f"equivalent: {outputs} output{'s' * (outputs != 1)}, {count} feed{'s' * (count != 1)}, {where}"
@@ -96,14 +98,18 @@ def verdict(  # noqa: PLR0917 - each is a different thing, none has a default to
     outcomes: Outcomes | None = None,
 ) -> Verdict:
     """A verdict with this status; `outcomes` say which provider ran."""
-    ran = {outcome.provider for outcome in (outcomes or {}).values() if isinstance(outcome, Ran)}
     return Verdict(
         status=status,
         summary=summary,
         outputs=evidence.rows,
         findings=tuple(dict.fromkeys(evidence.findings)),
         feeds=tuple(feed.name for feed in feeds),
-        provider=", ".join(sorted(ran)),
+        provider=_providers(outcomes or {}),
         seed=case.seed,
         seconds=0.0,
     )
+
+
+def _providers(outcomes: Outcomes) -> str:
+    """What really ran."""
+    return ", ".join(sorted({each.provider for each in outcomes.values() if isinstance(each, Ran)}))

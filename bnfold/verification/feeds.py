@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bnfold.errors import UsageError
+from bnfold.verification.truth.nodes import nested_graphs
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Kind = Literal["normal", "uniform", "zeros", "large"]
@@ -61,6 +63,7 @@ class InputSpec:
         shape: sizes; a string names a dynamic dimension, and equal strings are equal sizes.
         low: smallest integer it may hold.
         high: one more than the largest integer it may hold.
+        limits: smallest and largest value that the user wants.
     """
 
     name: str
@@ -68,6 +71,7 @@ class InputSpec:
     shape: tuple[int | str, ...]
     low: int = 0
     high: int = 10
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,20 @@ class Sizes:
         return ", ".join(f"{symbol}={size}" for symbol, size in self.by_symbol.items()) or "fixed shape"
 
 
-def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """The inputs of a model that a caller must feed; those backed by an initializer are left out.
+def fed_inputs(model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, ...]:
+    """The inputs of a model that a caller must feed; those backed by an initializer are left out."""
+    backed = {tensor.name for tensor in model.graph.initializer}
+    backed |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return tuple(value for value in model.graph.input if value.name not in backed)
+
+
+def input_specs(model: onnx.ModelProto, given: Collection[str] = ()) -> tuple[InputSpec, ...]:
+    """The inputs that need values made for them; `given` names those whose values are known.
 
     Raises:
         NoFeedError: an input is a sequence, optional, map, sparse or string.
     """
-    backed = {tensor.name for tensor in model.graph.initializer}
-    backed |= {tensor.values.name for tensor in model.graph.sparse_initializer}
-    return tuple(_spec(value, model.graph) for value in model.graph.input if value.name not in backed)
+    return tuple(_spec(value, model.graph) for value in fed_inputs(model) if value.name not in given)
 
 
 def _spec(value: onnx.ValueInfoProto, graph: onnx.GraphProto) -> InputSpec:
@@ -125,7 +134,7 @@ def _consumers(name: str, graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodePro
     pending, seen = [name], {name}
     while pending:
         current = pending.pop()
-        for node in graph.node:
+        for node in _all_nodes(graph):
             for index, operand in enumerate(node.input):
                 if operand != current:
                     continue
@@ -133,6 +142,13 @@ def _consumers(name: str, graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodePro
                 if node.op_type in _TRANSPARENT and index == 0 and node.output[0] not in seen:
                     seen.add(node.output[0])
                     pending.append(node.output[0])
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in nested_graphs(node):
+            yield from _all_nodes(inner)
 
 
 def _channels_wanted(name: str, graph: onnx.GraphProto) -> int | None:
@@ -274,17 +290,11 @@ def make_feed(specs: Sequence[InputSpec], sizes: Sizes, kind: Kind, seed: int) -
 
 def _values(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.random.Generator) -> Array:
     if spec.dtype == np.bool_:
-        if kind == "zeros":
-            return np.zeros(shape, dtype=bool)
-        if kind == "large":
-            return np.ones(shape, dtype=bool)
-        return generator.integers(0, 2, shape).astype(bool)
+        return _bools(shape, kind, generator)
+    if spec.limits is not None:
+        return _within(spec.limits, spec.dtype, shape, kind, generator)
     if spec.dtype.kind in "iu":
-        if kind == "zeros":
-            return np.full(shape, spec.low, dtype=spec.dtype)
-        if kind == "large":
-            return np.full(shape, spec.high - 1, dtype=spec.dtype)
-        return generator.integers(spec.low, spec.high, shape).astype(spec.dtype)
+        return _integers(spec, shape, kind, generator)
     if kind == "zeros":
         return np.zeros(shape, dtype=spec.dtype)
     if kind == "uniform":
@@ -295,46 +305,35 @@ def _values(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.r
     return (generator.standard_normal(shape) * scale).astype(spec.dtype)
 
 
-def user_feeds(
-    given: Mapping[str, Array] | Sequence[Mapping[str, Array] | Feed], model: onnx.ModelProto
-) -> tuple[Feed, ...]:
-    """Feeds from a user: one mapping of arrays, or several.
-
-    Raises:
-        UsageError: an input is missing, unknown, or has another dtype or rank than the model states.
-    """
-    several = [given] if isinstance(given, Mapping) else list(given)
-    backed = {tensor.name for tensor in model.graph.initializer}
-    declared = {value.name: value for value in model.graph.input}
-    feeds = []
-    for number, entry in enumerate(several):
-        feed = entry if isinstance(entry, Feed) else Feed(f"user {number}", dict(entry))
-        for name in feed.values:
-            if name not in declared:
-                raise UsageError(
-                    f"the model has no input {name!r}; its inputs: {', '.join(declared) or 'none'}"
-                )
-        for name, value in declared.items():
-            if name not in feed.values:
-                if name not in backed:
-                    raise UsageError(f"{feed.name}: no values for input {name!r}")
-                continue
-            _check_user_array(feed.name, value, feed.values[name])
-        feeds.append(feed)
-    return tuple(feeds)
+def _bools(shape: tuple[int, ...], kind: Kind, generator: np.random.Generator) -> Array:
+    if kind in {"zeros", "large"}:
+        return np.full(shape, kind == "large")
+    return generator.integers(0, 2, shape).astype(bool)
 
 
-def _check_user_array(feed: str, value: onnx.ValueInfoProto, array: Array) -> None:
-    tensor = value.type.tensor_type
-    wanted = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    if array.dtype != wanted:
-        raise UsageError(f"{feed}: input {value.name!r} is {array.dtype}, the model wants {wanted}")
-    dims = tensor.shape.dim
-    if tensor.HasField("shape") and (
-        len(dims) != array.ndim
-        or any(
-            d.HasField("dim_value") and 0 <= d.dim_value != n for d, n in zip(dims, array.shape, strict=True)
-        )
-    ):
-        said = "x".join(str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims)
-        raise UsageError(f"{feed}: input {value.name!r} has shape {array.shape}, the model wants {said}")
+def _integers(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.random.Generator) -> Array:
+    if kind in {"zeros", "large"}:
+        return np.full(shape, spec.low if kind == "zeros" else spec.high - 1, dtype=spec.dtype)
+    return generator.integers(spec.low, spec.high, shape).astype(spec.dtype)
+
+
+def _within(
+    limits: tuple[float, float],
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    kind: Kind,
+    generator: np.random.Generator,
+) -> Array:
+    """Values between two limits, both included; "large" takes nothing but the limits themselves."""
+    low, high = limits
+    if kind == "normal":
+        values = np.clip(generator.normal((low + high) / 2, (high - low) / 4, shape), low, high)
+    elif kind == "uniform":
+        values = generator.uniform(low, high, shape)
+    elif kind == "zeros":
+        values = np.full(shape, min(max(0.0, low), high))
+    else:
+        values = np.where(generator.integers(0, 2, shape) == 1, high, low)
+    if dtype.kind in "iu":
+        values = np.clip(np.rint(values), math.ceil(low), math.floor(high))
+    return np.asarray(values).astype(dtype)

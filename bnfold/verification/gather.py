@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfold.errors import EnvironmentFault
 from bnfold.verification.bound import DRAWS, effect, moved_copies
 from bnfold.verification.case import LEVELS, Case, Evidence, Outcomes
 from bnfold.verification.errors import Error, difference
+from bnfold.verification.feeding import check_provider
 from bnfold.verification.judge import Place, failure, is_float, judge, judge_bound
 from bnfold.verification.real import RealEvidence, Reals
 from bnfold.verification.sensitivity import outputs_behind_jumps
@@ -29,15 +29,15 @@ MOVED_BY_RUNTIME = 10.0
 UNMOVED = 1e-6
 
 
-def failures(first: Outcomes, second: Outcomes) -> Evidence:
+def failures(case: Case, first: Outcomes, second: Outcomes) -> Evidence:
     """What did not run. Where only the folded model fails, that is a difference.
 
     Raises:
-        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for, or has none such.
     """
-    for outcome in (*first.values(), *second.values()):
-        if isinstance(outcome, Failure) and outcome.stage == "fallback":
-            raise EnvironmentFault(outcome.reason)
+    for outcome in first.values():
+        if isinstance(outcome, Failure):
+            check_provider(case.provider, outcome)
     rows, findings = [], []
     for (level, feed), outcome in first.items():
         other = second[level, feed]

@@ -15,30 +15,28 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
+from bnfold.errors import UsageError
 from bnfold.verification.case import LEVELS, Case, Evidence, Progress, interface_mismatch, open_model
 from bnfold.verification.conclusion import conclude, verdict
-from bnfold.verification.feeding import Given, choose_feeds
+from bnfold.verification.feeding import choose_feeds
 from bnfold.verification.feeds import NoFeedError
 from bnfold.verification.gather import failures, judged_by_bound, judged_by_truth
+from bnfold.verification.inputs import Wishes, understand
+from bnfold.verification.options import TruthMode, Verification
 from bnfold.verification.sessions import Run, run_model
 from bnfold.verification.truth import TruthUnavailableError
 
 if TYPE_CHECKING:
     from bnfold.verification.verdict import Verdict
 
-TruthMode = Literal["auto", "full", "bound"]
-
 
 def verify(
     original: Path | bytes,
     folded: Path | bytes,
+    how: Verification | None = None,
     *,
-    feeds: Given = None,
-    seed: int = 0,
-    provider: str = "cpu",
-    truth: TruthMode = "auto",
     timeout: float = 600.0,
     progress: Progress | None = None,
 ) -> Verdict:
@@ -47,47 +45,47 @@ def verify(
     Args:
         original: the model to be trusted, a file or serialized bytes.
         folded: the model to be judged.
-        feeds: arrays by input name, or several such mappings; None makes seeded feeds.
-        seed: of the feeds that are made.
-        provider: "cpu", "cuda" or "tensorrt"; a silent fall back to the CPU is reported, never accepted.
-        truth: "auto" evaluates the original in float64 and says so where it cannot; "full" treats that as
-            "not verified"; "bound" does without.
+        how: what to feed, what to run on, what to judge by.
         timeout: seconds that one onnxruntime process may take.
         progress: is told what happens, one short line at a time.
 
     Raises:
         ModelError: a model cannot be read.
-        EnvironmentFault: onnxruntime fell back from the provider that was asked for.
-        UsageError: feeds that do not fit the model, or an unknown provider.
+        EnvironmentFault: onnxruntime fell back from the provider that was asked for, or has none such.
+        UsageError: feeds that do not fit the model, or an unknown provider or way to judge.
     """
+    how = how or Verification()
+    if how.truth not in get_args(TruthMode):
+        raise UsageError(f"truth={how.truth!r}; expected one of {', '.join(get_args(TruthMode))}")
+    wishes = how.inputs if isinstance(how.inputs, Wishes) else understand(how.inputs, how.ranges)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as scratch:
         case = Case(
             original=open_model(original, Path(scratch, "original.onnx")),
             folded=open_model(folded, Path(scratch, "folded.onnx")),
-            provider=provider,
+            provider=how.provider,
             timeout=timeout,
-            seed=seed,
+            seed=how.seed,
             say=progress or (lambda _line: None),
             scratch=Path(scratch),
         )
-        result = _verify(case, feeds, truth)
+        result = _verify(case, wishes, how.truth)
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _verify(case: Case, given: Given, mode: TruthMode) -> Verdict:
+def _verify(case: Case, wishes: Wishes, mode: TruthMode) -> Verdict:
     mismatch = interface_mismatch(case)
     if mismatch:
         return verdict(case, "different", f"different: {mismatch}", Evidence(), ())
     try:
-        feeds, sizes = choose_feeds(case, given)
+        feeds, sizes = choose_feeds(case, wishes)
     except NoFeedError as error:
         return verdict(case, "not verified", f"not verified: {error}", Evidence(), ())
     case.say("running both models in onnxruntime")
     runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
     first = run_model(case.original.path, runs, provider=case.provider, timeout=case.timeout)
     second = run_model(case.folded.path, runs, provider=case.provider, timeout=case.timeout)
-    evidence = Evidence(findings=sizes) + failures(first, second)
+    evidence = Evidence(findings=sizes) + failures(case, first, second)
     obstacle = "not asked for"
     if mode != "bound":
         try:

@@ -49,7 +49,7 @@ class Run:
     Attributes:
         level: onnxruntime's graph optimization level.
         feed: a name for the feed, unique among the runs of a level.
-        inputs: arrays by input name.
+        inputs: arrays by input name; strings as objects.
         group: of the runs of a group, the first that succeeds is the last that is tried; "" for none.
     """
 
@@ -165,6 +165,8 @@ def _threads() -> int:
 
 
 def _write_input(folder: Path, name: str, array: Array, written: dict[int, str]) -> dict[str, Any]:
+    if array.dtype == object:
+        return {"name": name, "texts": array.reshape(-1).tolist(), "shape": list(array.shape)}
     native = array.dtype.kind in "fiub" and array.dtype.type.__module__ == "numpy"
     carrier = array.dtype if native else np.dtype(f"u{array.dtype.itemsize}")
     if id(array) not in written:

@@ -81,7 +81,7 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
             continue
         report(event="running", level=level, feed=run["feed"])
         try:
-            outputs = session.run_with_ort_values(None, {i["name"]: _value(i, folder) for i in run["inputs"]})
+            outputs = _outputs(session, run["inputs"], folder)
             names = [output.name for output in session.get_outputs()]
             saved = [
                 _save(name, value, folder / f"{level}-{run['index']}-{place}.bin")
@@ -95,9 +95,49 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
         report(event="done", level=level, feed=run["feed"], outputs=saved)
 
 
+def _outputs(session: Any, inputs: list[dict[str, Any]], folder: Path) -> list[Any]:  # noqa: ANN401 - as below
+    if not any("texts" in entry for entry in inputs):
+        results: list[Any] = session.run_with_ort_values(
+            None, {entry["name"]: _value(entry, folder) for entry in inputs}
+        )
+        return results
+    # onnxruntime makes no OrtValue of strings; `run` takes them as objects.
+    arrays = {entry["name"]: _array(entry, folder) for entry in inputs}
+    return [
+        ort.OrtValue.ortvalue_from_numpy(value) if _is_numeric(value) else _Texts(value)
+        for value in session.run(None, arrays)
+    ]
+
+
+class _Texts:
+    """A tensor of strings, or what is no tensor, with the part of OrtValue's face that is used here."""
+
+    def __init__(self, value: Any) -> None:  # noqa: ANN401 - as below
+        self._value = value
+
+    def is_tensor(self) -> bool:
+        return isinstance(self._value, np.ndarray)
+
+    def data_type(self) -> str:
+        return "tensor(string)" if self.is_tensor() else type(self._value).__name__
+
+    def numpy(self) -> Any:  # noqa: ANN401 - as below
+        return self._value
+
+
+def _is_numeric(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def _array(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - as below
+    if "texts" in entry:
+        return np.array(entry["texts"], dtype=object).reshape(entry["shape"])
+    return np.fromfile(folder / entry["file"], dtype=entry["carrier"]).reshape(entry["shape"])
+
+
 def _value(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
     # Types NumPy does not know (bfloat16, float8) travel as unsigned integers of their width.
-    array = np.fromfile(folder / entry["file"], dtype=entry["carrier"]).reshape(entry["shape"])
+    array = _array(entry, folder)
     if entry["native"]:
         return ort.OrtValue.ortvalue_from_numpy(array)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, entry["element_type"])

@@ -12,15 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.errors import UsageError
 from bnfold.verification.feeds import (
     InputSpec,
+    Kind,
     NoFeedError,
     candidate_sizes,
     input_specs,
     make_feed,
     other_sizes,
-    user_feeds,
 )
 
 
@@ -138,16 +137,23 @@ def test_what_cannot_be_fed_is_refused_by_name(bad: onnx.ValueInfoProto, said: s
         input_specs(model([bad]))
 
 
+def test_indices_read_by_a_nested_graph_stay_within_what_they_index() -> None:
+    body = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])], "b", [], [value("y", TensorProto.FLOAT, None)]
+    )
+    node = helper.make_node("If", ["which"], ["z"], then_branch=body, else_branch=body)
+    m = model([value("ids", TensorProto.INT64, [4])], [node], {"table": np.zeros((3, 2))})
+    assert (input_specs(m)[0].low, input_specs(m)[0].high) == (0, 3)
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform", "zeros", "large"])
 @pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "no values for input 'x'"),
-        ({"x": np.zeros((1, 3)), "z": np.zeros(1)}, "no input 'z'"),
-        ({"x": np.zeros((1, 3))}, "float64, the model wants float32"),
-        ({"x": np.zeros((1, 4), np.float32)}, "wants n.3"),
-        ({"x": np.zeros(3, np.float32)}, "shape"),
-    ],
+    ("dtype", "limits"), [(np.float32, (2.0, 3.0)), (np.float16, (-1.0, 1.0)), (np.uint8, (3.5, 7.0))]
 )
-def test_feeds_of_a_user_are_checked(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        user_feeds(given, model([value("x", TensorProto.FLOAT, ["n", 3])]))
+def test_values_stay_in_the_range_that_is_wanted(kind: Kind, dtype: Any, limits: tuple[float, float]) -> None:
+    spec = InputSpec("x", np.dtype(dtype), (500,), limits=limits)
+    values = make_feed((spec,), candidate_sizes((spec,))[0], kind, 0).values["x"]
+    assert values.dtype == dtype
+    assert limits[0] <= values.min() <= values.max() <= limits[1]
+    if kind == "large":
+        assert len(np.unique(values)) == 2

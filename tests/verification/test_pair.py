@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from support.convnets import FLOAT, INT8, INT64, Net, build, changed, fold, weight
 
 from bnfold.errors import EnvironmentFault, ModelError
+from bnfold.verification.options import Verification
 from bnfold.verification.pair import verify
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def compare(original: onnx.ModelProto, folded: onnx.ModelProto, **options: Any) -> Verdict:
-    return verify(original.SerializeToString(), folded.SerializeToString(), **options)
+    return verify(original.SerializeToString(), folded.SerializeToString(), Verification(**options))
 
 
 NETS = [
@@ -149,11 +150,11 @@ def test_what_rounding_hides_in_every_run_is_inconclusive(huge: float) -> None:
     )
     model = build(Net(layers=1), nodes, ("z", FLOAT))
     feeds = {"x": np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)}
-    verdict = compare(model, fold(model), feeds=feeds)
+    verdict = compare(model, fold(model), inputs=feeds)
     assert verdict.status == "inconclusive"
     assert verdict.exit_code == 5
     assert "hides output z of the original" in verdict.summary
-    assert compare(model, without_bias(build_tail(nodes)), feeds=feeds).status == "different"
+    assert compare(model, without_bias(build_tail(nodes)), inputs=feeds).status == "different"
 
 
 def build_tail(nodes: tuple[onnx.NodeProto, ...]) -> onnx.ModelProto:
@@ -253,7 +254,7 @@ def test_a_value_made_non_finite_is_different() -> None:
 def test_the_feeds_of_a_user_are_used() -> None:
     model = build(Net(layers=2))
     feed = {"x": np.full((1, 3, 12, 12), 0.5, np.float32)}
-    verdict = compare(model, fold(model), feeds=feed)
+    verdict = compare(model, fold(model), inputs=feed)
     assert verdict.feeds == ("user 0",)
     assert verdict.status == "equivalent"
 
@@ -266,7 +267,7 @@ def test_files_with_external_data(tmp_path: Path) -> None:
         path = tmp_path / name / "model.onnx"
         onnx.save(each, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
         paths.append(path)
-    assert verify(*paths).status == "equivalent"
+    assert verify(paths[0], paths[1]).status == "equivalent"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names elsewhere are Unicode")
@@ -278,7 +279,7 @@ def test_files_whose_names_are_no_text(tmp_path: Path) -> None:
         onnx.save(each, tmp_path / name / "m", save_as_external_data=True, location="w", size_threshold=0)
         folder = (tmp_path / name).rename(tmp_path / os.fsdecode(name.encode() + b"\xff"))
         paths.append((folder / "m").rename(folder / os.fsdecode(b"\xfe.onnx")))
-    assert verify(*paths).status == "equivalent"
+    assert verify(paths[0], paths[1]).status == "equivalent"
 
 
 def test_a_verdict_is_data() -> None:
@@ -298,7 +299,7 @@ def test_the_same_seed_gives_the_same_evidence() -> None:
 def test_progress_is_told() -> None:
     told: list[str] = []
     model = build(Net(layers=1))
-    compare(model, fold(model), progress=told.append)
+    verify(model.SerializeToString(), fold(model).SerializeToString(), progress=told.append)
     assert any("float64" in line for line in told)
 
 

@@ -1,0 +1,33 @@
+"""How a pair of models is to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from bnfold.verification.inputs import Inputs, Ranges, Wishes
+
+TruthMode = Literal["auto", "full", "bound"]
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a user may ask of a verification.
+
+    Attributes:
+        inputs: what `bnfold.verification.inputs.understand` takes, or understood already; None for seeded
+            feeds.
+        ranges: smallest and largest value of the feeds that are made, for all inputs or by name.
+        seed: of the feeds that are made.
+        truth: "auto" evaluates the original in float64 and says so where it cannot; "full" treats that as
+            "not verified"; "bound" does without.
+        provider: what runs both models in onnxruntime; a silent fall back to the CPU is an error.
+    """
+
+    inputs: Inputs | Wishes = None
+    ranges: Ranges = None
+    seed: int = 0
+    truth: TruthMode = "auto"
+    provider: Provider = "cpu"
