@@ -66,7 +66,7 @@ def verify(
             provider=how.provider,
             timeout=timeout,
             seed=how.seed,
-            say=progress or (lambda _line: None),
+            say=lambda line: progress(f"verifying: {line}") if progress else None,
             scratch=Path(scratch),
         )
         result = _verify(case, wishes, how.truth)
