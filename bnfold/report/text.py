@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Code, Refusal
     from bnfold.report.schema import Report
+    from bnfold.verification.measures import Closeness
     from bnfold.verification.verdict import OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
@@ -127,21 +128,36 @@ def _verdict(verdict: Verdict) -> list[RenderableType]:
 def _errors(rows: Sequence[OutputEvidence], *, several: bool) -> RenderableType:
     """Where, and the RMS errors: of the original by rounding alone, of the result, and the most it may have.
 
-    Relative to the RMS of the output, so that 1e-7 means the same for every model.
+    Relative to the RMS of the output, so that 1e-7 means the same for every model. Then the result's signal
+    to noise ratio, the distance that 99 of 100 values keep, and how often a classifier chooses as truth does.
     """
     table = _columns(header=True)
     table.add_column("error/signal", overflow="fold")
-    for column in ("original", "folded", "allowed"):
+    for column in ("original", "folded", "allowed", "dB", "ulp 99%"):
         table.add_column(column, justify="right", no_wrap=True)
+    chooses = any(row.folded is not None and row.folded.top1 is not None for row in rows)
+    if chooses:
+        table.add_column("top-1", justify="right", no_wrap=True)
     remarks = [_remark(row, several=several) for row in rows]
     if any(remarks):
         table.add_column(overflow="fold", style="dim")
     for row, remark in zip(rows, remarks, strict=True):
         level = row.level.upper() if row.level.endswith("_all") else row.level
         numbers = (row.original_rms, row.folded_rms, row.limit_rms)
-        cells = [level, *(_relative(n, row.signal_rms) for n in numbers)]
-        table.add_row(*cells, *([remark] if any(remarks) else []))
+        cells = [level, *(_relative(n, row.signal_rms) for n in numbers), *_closeness(row.folded)]
+        table.add_row(*cells[: 7 if chooses else 6], *([remark] if any(remarks) else []))
     return table
+
+
+def _closeness(measures: Closeness | None) -> tuple[str, str, str]:
+    """Signal to noise ratio, 99 % quantile of the distance, and agreement of the first choice."""
+    if measures is None:
+        return "-", "-", "-"
+    ratio = "exact" if measures.relative_l2 == 0 else "-"
+    if measures.sqnr_db is not None:
+        ratio = f"{measures.sqnr_db:.0f}"
+    ulps = "-" if measures.ulp_p99 is None else f"{measures.ulp_p99:.2g}"
+    return ratio, ulps, "-" if measures.top1 is None else f"{measures.top1:.4g}"
 
 
 def _remark(row: OutputEvidence, *, several: bool) -> str:
@@ -153,15 +169,15 @@ def _remark(row: OutputEvidence, *, several: bool) -> str:
 
 
 def _telling(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
-    """What failed; where nothing did, for each level what came nearest to its limit and says something."""
+    """What failed; where nothing did, for each level what came nearest to its limit; the worst first."""
     failed = [each for each in outputs if each.outcome == "fail"]
     if failed:
-        return failed[:_FAILURE_ROWS]
+        return sorted(failed, key=_nearness, reverse=True)[:_FAILURE_ROWS]
     nearest: dict[str, OutputEvidence] = {}
     for each in outputs:
         if each.level not in nearest or _nearness(each) > _nearness(nearest[each.level]):
             nearest[each.level] = each
-    return list(nearest.values())
+    return sorted(nearest.values(), key=_nearness, reverse=True)
 
 
 def _nearness(row: OutputEvidence) -> tuple[bool, float]:

@@ -57,6 +57,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfold.verification.errors import Error, difference
+from bnfold.verification.measures import closeness
 from bnfold.verification.verdict import Outcome, OutputEvidence
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -129,7 +130,8 @@ def judge(
     if reference.shape != original.shape:
         note = f"truth has shape {list(reference.shape)}, onnxruntime's result {list(original.shape)}"
         return _evidence(place, outcome="ill-conditioned", rule="same shape", note=note)
-    eps = epsilon_of(original.dtype)
+    info = ml_dtypes.finfo(original.dtype)  # type: ignore[no-untyped-call]  # untyped in ml_dtypes
+    eps, tiny, largest = float(info.eps), float(info.smallest_normal), float(info.max)
     wide = [np.asarray(array, dtype=np.float64) for array in (reference, original, folded)]
     kinds = [_kinds(array) for array in wide]
     finite = (kinds[0] == 0) & (kinds[1] == 0) & (kinds[2] == 0)
@@ -141,15 +143,16 @@ def judge(
         RMS_FACTOR * own.rms + RMS_ALLOWANCE * extra.rms + RMS_ULP * eps * signal.rms,
         MAX_FACTOR * own.max + MAX_ALLOWANCE * extra.max + MAX_ULP * eps * signal.max,
     )
-    largest = float(ml_dtypes.finfo(original.dtype).max)  # type: ignore[no-untyped-call]  # untyped
     created, note = _non_finite(kinds, wide[0], largest, limit.max)
     # With most of truth beyond the dtype's range little is left to compare.
     drowned = 2 * np.count_nonzero((kinds[0] == 0) & (kinds[1] != 0)) > original.size
     ill = bool(drowned) or own.rms > ILL_CONDITIONED * signal.rms
     outcome = "fail" if created else _outcome(error, limit, ill=ill)
-    return _evidence(
+    row = _evidence(
         place, outcome=outcome, rule=RULE, note=note, signal=signal, own=own, error=error, limit=limit
     )
+    close = [closeness(wide[0], array, eps, tiny) for array in wide[1:]]
+    return replace(row, original=close[0], folded=close[1])
 
 
 def _outcome(error: Error, limit: Error, *, ill: bool) -> Outcome:
@@ -173,7 +176,8 @@ def judge_real(place: Place, reference: Array, folded: Array, allowance: Error, 
     if not is_float(reference):
         return judge_exact(place, reference, folded)
     signal = Error.of(reference[np.isfinite(reference)])
-    return judge_moved(place, difference(reference, folded), signal, allowance, eps)
+    row = judge_moved(place, difference(reference, folded), signal, allowance, eps)
+    return replace(row, folded=closeness(reference, folded, eps))
 
 
 def judge_moved(place: Place, error: Error, signal: Error, allowance: Error, eps: float) -> OutputEvidence:
@@ -226,6 +230,7 @@ def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> 
         original_max=effect.max,
         ratio=None,
         outcome=outcome,
+        original=None,
     )
 
 

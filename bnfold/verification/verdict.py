@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from bnfold.verification.measures import Closeness
 
 Status = Literal["equivalent", "different", "inconclusive", "not verified"]
 Outcome = Literal["pass", "fail", "near-tie", "ill-conditioned"]
@@ -31,6 +34,8 @@ class OutputEvidence:
         rule: the bound in words.
         outcome: "ill-conditioned" where the original's own error is too large to say anything.
         note: what else was seen; empty for nothing.
+        original: how close the original is to the reference; None where it is the reference, or exact.
+        folded: how close the folded model is.
     """
 
     output: str
@@ -48,6 +53,8 @@ class OutputEvidence:
     rule: str
     outcome: Outcome
     note: str = ""
+    original: Closeness | None = None
+    folded: Closeness | None = None
 
 
 @dataclass(frozen=True, slots=True)

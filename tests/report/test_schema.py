@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnfold.report.schema import Report
 
+CLOSENESS = {
+    "relative_l2": "float",
+    "sqnr_db": "float",
+    "cosine": "float",
+    "ulp_p50": "float",
+    "ulp_p99": "float",
+    "ulp_max": "float",
+    "top1": "NoneType",  # a number for classifiers alone
+}
+
 # The structure of version 1. Keys may be added, here and in the code; to change or remove one is version 2.
 GOLDEN = {
     "schema": "str",
@@ -70,6 +80,8 @@ GOLDEN = {
                 "rule": "str",
                 "outcome": "str",
                 "note": "str",
+                "original": CLOSENESS,
+                "folded": CLOSENESS,
             }
         ],
         "findings": ["str"],

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.report.schema import Report, Size
 from bnfold.report.text import render, render_verdict
+from bnfold.verification.measures import Closeness
 
 
 def text(renderable: RenderableType, width: int = 200) -> str:
@@ -123,6 +124,7 @@ def test_a_failed_comparison_is_shown_before_all_others(full: Report) -> None:
         original_rms=2e-7,
         folded_rms=1.0,
         limit_rms=6e-7,
+        folded=Closeness(0.5, 6.02, 0.9, 3.0, 1234.0, 5000.0, 0.25),
     )
     verdict = replace(
         full.verdict, status="different", summary="different: logits", outputs=(*full.verdict.outputs, row)
@@ -134,10 +136,30 @@ def test_a_failed_comparison_is_shown_before_all_others(full: Report) -> None:
         "1.0e-07",
         "5.0e-01",
         "3.0e-07",
+        "6",
+        "1.2e+03",
+        "0.25",
         "logits,",
         "zeros,",
         "seen",
     ]
+
+
+def test_the_worst_comes_first(full: Report) -> None:
+    assert full.verdict is not None
+    base = replace(full.verdict.outputs[0], outcome="fail", signal_rms=1.0, limit_rms=1e-6, folded_max=None)
+    rows = tuple(replace(base, folded_rms=error, note=f"seen {error}") for error in (2e-6, 5.0, 1e-3))
+    lines = text(render_verdict(replace(full.verdict, outputs=rows))).splitlines()
+    assert [each.split()[-1] for each in lines[2:5]] == ["5.0", "0.001", "2e-06"]
+
+
+def test_no_difference_is_called_exact(full: Report) -> None:
+    assert full.verdict is not None
+    same = Closeness(0.0, None, 1.0, 0.0, 0.0, 0.0, None)
+    row = replace(full.verdict.outputs[0], folded_rms=0.0, folded=same)
+    said = text(render_verdict(replace(full.verdict, outputs=(row,)))).splitlines()
+    assert "exact" in said[2].split()
+    assert "top-1" not in said[1]
 
 
 def test_a_signal_of_zero_gives_absolute_errors(full: Report) -> None:
