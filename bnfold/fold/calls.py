@@ -1,7 +1,7 @@
 """Normalizations that a call of a local function separates from their weights.
 
 A function cannot be folded for all of its callers with the weights that one of them passes in, and a map
-cannot cross its border. So where normalizations stay, all calls are inlined on trial; those that a new fold
+cannot cross its border. So where a model has functions, all calls are inlined on trial; those that a new fold
 needed are inlined, the others are not. Where nothing is gained the model stays as it is.
 """
 
@@ -46,8 +46,6 @@ def plan_through_calls(model: ModelFile, options: Options | None = None) -> Plan
         ModelError: a normalization or the data of a weight is invalid.
     """
     direct = plan(model, options)
-    if all(refusal.code is Code.EXCLUDED for refusal in direct.kept):
-        return Planned(model, direct)
     everything = inlined(model, direct.draft.view.names)
     if everything is None:
         return Planned(model, direct)

@@ -255,6 +255,9 @@ def fidelity(original: ModelProto, result: Result) -> None:
     absorbing = {name for f in result.folds for name in (*f.into, *f.through)}
     for graph in all_graphs(original):
         absorbing |= _summed(graph, merged)
+    if inlined:
+        # Nodes that came out of a function may have merged, under their new names.
+        absorbing |= {n.name for n in all_nodes(model)} - {n.name for n in all_nodes(original)}
     # What is inlined may bring bodies of its own; the main graph comes first.
     pairs = zip(bodies(original.graph), bodies(model.graph), strict=not inlined)
     for i, (before_graph, after_graph) in enumerate(pairs):
