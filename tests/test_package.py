@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -145,6 +146,8 @@ def test_the_operators_are_documented() -> None:
     assert sorted(name for name, _ in documented) == sorted(TABLE)
     takes_in = {name for name, what in documented if what.startswith("takes it in")}
     assert takes_in >= {name for name, entry in TABLE.items() if entry.linear}
+    written = runpy.run_path(str(ROOT / ".ci" / "operators.py"))["written"]
+    assert written(README) == README, "run python .ci/operators.py"
 
 
 def test_the_bounds_are_documented() -> None:

@@ -13,7 +13,7 @@ An affine map travels against the data flow or along it:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class Operator:
     """One row of the operator table.
 
     Attributes:
+        summary: what it does with a map, as the README's table says it.
         backward: given that output 0 must become `affine(output)`: swallow it, pass it on, or say why not.
         forward: the same, given that an input comes without its `affine`.
         linear: whether it has weights of its own, so that a BatchNormalization beside it is expected to fold.
@@ -132,6 +133,7 @@ class Operator:
             function they may be left to the caller.
     """
 
+    summary: str = field(kw_only=True)
     backward: Callable[[Node, Affine, Draft], Outcome] | None = None
     forward: Callable[[Node, int, Affine, Draft], Outcome] | None = None
     linear: bool = False

@@ -163,6 +163,6 @@ def _negative(node: Node, affine: Affine) -> Refused | None:
     return Refused((Reason(Code.SIGN, node.label, evidence),))
 
 
-RECTIFIER = Operator(rectifier, rectifier_forward)
-PRELU = Operator(prelu, prelu_forward)
-CLIP = Operator(clip, clip_forward)
+RECTIFIER = Operator(rectifier, rectifier_forward, summary="passes on a positive scale, no shift")
+PRELU = Operator(prelu, prelu_forward, summary="passes on a positive scale, no shift")
+CLIP = Operator(clip, clip_forward, summary="passes on a positive scale, no shift")

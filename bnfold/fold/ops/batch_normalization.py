@@ -71,4 +71,4 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
-OPERATOR = Operator(backward, forward)
+OPERATOR = Operator(backward, forward, summary="takes it in: two become one")

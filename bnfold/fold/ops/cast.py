@@ -60,4 +60,4 @@ def _refused(node: Node, why: str) -> Refused:
     return Refused((Reason(Code.MIXED_DTYPES, node.label, evidence),))
 
 
-OPERATOR = Operator(backward, forward)
+OPERATOR = Operator(backward, forward, summary="passes it on between floating-point types")

@@ -102,5 +102,5 @@ def _unknown(node: Node) -> Refused:
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, "run shape inference first"),))
 
 
-CONCAT = Operator(concat, concat_forward)
-SPLIT = Operator(forward=split_forward)
+CONCAT = Operator(concat, concat_forward, summary="passes each branch its part")
+SPLIT = Operator(forward=split_forward, summary="passes each branch its part")

@@ -123,4 +123,10 @@ def _same_pads(node: Node, kernel: list[int], draft: Draft) -> bool:
     return False
 
 
-OPERATOR = Operator(backward, forward, linear=True, ignores_attributes=True)
+OPERATOR = Operator(
+    backward,
+    forward,
+    linear=True,
+    ignores_attributes=True,
+    summary="takes it in: any rank, stride, groups; padding only keeps out a shift that comes from before",
+)

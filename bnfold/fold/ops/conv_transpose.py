@@ -89,4 +89,9 @@ def _is_pointwise(node: Node, kernel: list[int]) -> bool:
     return plain and not padded and node.attribute("output_shape") is None
 
 
-OPERATOR = Operator(backward, forward, linear=True)
+OPERATOR = Operator(
+    backward,
+    forward,
+    linear=True,
+    summary="takes it in: any rank, stride, groups; padding only keeps out a shift that comes from before",
+)

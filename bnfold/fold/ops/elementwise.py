@@ -183,4 +183,4 @@ def _refused(node: Node, why: str) -> Refused:
     return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, why),))
 
 
-OPERATOR = Operator(backward, forward)
+OPERATOR = Operator(backward, forward, summary="takes a constant per channel into the map, and passes it on")

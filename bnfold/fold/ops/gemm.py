@@ -107,4 +107,6 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
 
-OPERATOR = Operator(backward, forward, linear=True)
+OPERATOR = Operator(
+    backward, forward, linear=True, summary="takes it in: any alpha, beta, transA, transB and shape of C"
+)

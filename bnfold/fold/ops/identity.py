@@ -66,5 +66,5 @@ def _is_inference(node: Node, draft: Draft) -> bool:
     return isinstance(training, Weight) and training.source is not None and not training.source.array().any()
 
 
-IDENTITY = Operator(identity, identity_forward)
-DROPOUT = Operator(dropout, dropout_forward)
+IDENTITY = Operator(identity, identity_forward, summary="passes it on")
+DROPOUT = Operator(dropout, dropout_forward, summary="passes it on at inference")

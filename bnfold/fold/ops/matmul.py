@@ -143,4 +143,9 @@ def _gain_bias(node: Node, bias: Weight, rank: int, *, as_gemm: bool) -> tuple[C
     return (AppendNode(node, "Add", bias, attributes),)
 
 
-OPERATOR = Operator(backward, forward, linear=True)
+OPERATOR = Operator(
+    backward,
+    forward,
+    linear=True,
+    summary="takes it in, and where it needs a bias becomes a Gemm or gains an Add",
+)

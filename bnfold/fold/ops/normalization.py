@@ -56,5 +56,5 @@ def _absorb(node: Node, affine: Affine, axis: int, draft: Draft) -> Outcome:
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
 
-PER_CHANNEL = Operator(per_channel)
-LAYER = Operator(layer)
+PER_CHANNEL = Operator(per_channel, summary="takes it in: two become one")
+LAYER = Operator(layer, summary="takes it in: two become one")

@@ -115,4 +115,4 @@ def _integers(node: Node, position: int, draft: Draft) -> tuple[int, ...] | None
     return tuple(int(v) for v in found.source.array().reshape(-1))
 
 
-OPERATOR = Operator(backward, forward)
+OPERATOR = Operator(backward, forward, summary="passes it on where the padding can follow")

@@ -116,11 +116,11 @@ def _unknown_axes(node: Node) -> Refused:
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 
-def _both(rule: Callable[[Node, Affine, Draft], Outcome]) -> Operator:
+def _both(rule: Callable[[Node, Affine, Draft], Outcome], summary: str) -> Operator:
     """An operator with one data input and the same rule in both directions."""
-    return Operator(rule, lambda node, _position, affine, draft: rule(node, affine, draft))
+    return Operator(rule, lambda node, _position, affine, draft: rule(node, affine, draft), summary=summary)
 
 
-MAX_POOL = _both(maximum)
-AVERAGE_POOL = _both(average)
-REDUCE_MEAN = Operator(mean, mean_forward)
+MAX_POOL = _both(maximum, "passes on a positive scale, and any shift")
+AVERAGE_POOL = _both(average, "passes it on, a shift only where no padding is counted")
+REDUCE_MEAN = Operator(mean, mean_forward, summary="passes it on, a shift only where no padding is counted")

@@ -168,7 +168,11 @@ def _lost(node: Node, why: str) -> Refused:
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 
-RESIZE = Operator(resize, resize_forward)
-DEPTH_TO_SPACE = Operator(depth_to_space, depth_to_space_forward)
-SPACE_TO_DEPTH = Operator(space_to_depth, space_to_depth_forward)
-EXPAND = Operator(expand, expand_forward)
+RESIZE = Operator(resize, resize_forward, summary="passes it on where nothing is filled in")
+DEPTH_TO_SPACE = Operator(
+    depth_to_space, depth_to_space_forward, summary="passes it on where each index belongs to one channel"
+)
+SPACE_TO_DEPTH = Operator(
+    space_to_depth, space_to_depth_forward, summary="passes it on where each index belongs to one channel"
+)
+EXPAND = Operator(expand, expand_forward, summary="passes it on where each index belongs to one channel")

@@ -102,5 +102,7 @@ def _text(shape: Shape) -> str:
     return "[" + ", ".join("?" if d is None or str(d).startswith("\0") else str(d) for d in shape) + "]"
 
 
-RESHAPE = Operator(reshape, reshape_forward)
-TRANSPOSE = Operator(transpose, transpose_forward)
+RESHAPE = Operator(reshape, reshape_forward, summary="passes it on where each index belongs to one channel")
+TRANSPOSE = Operator(
+    transpose, transpose_forward, summary="passes it on where each index belongs to one channel"
+)

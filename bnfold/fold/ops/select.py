@@ -165,5 +165,5 @@ def _unknown(node: Node) -> Refused:
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 
-SLICE = Operator(slice_backward, slice_forward)
-GATHER = Operator(gather_backward, gather_forward)
+SLICE = Operator(slice_backward, slice_forward, summary="passes each branch its part")
+GATHER = Operator(gather_backward, gather_forward, summary="passes each branch its part")
