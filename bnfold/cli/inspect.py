@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bnfold.cli.options import Exclude, Freeze, Include, Json, Merge, Model, Reports
 from bnfold.cli.output import check_reports, print_result
+from bnfold.cli.settings import patterns
 
 
 def inspect(
@@ -21,8 +22,9 @@ def inspect(
     Or why it stays, and what to do about it. Writes nothing.
     """
     check_reports(report, model)
+    chosen, left_out = patterns(include, exclude)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
 
-    result = pipeline.inspect(model, freeze=freeze, include=include or (), exclude=exclude or (), merge=merge)
+    result = pipeline.inspect(model, freeze=freeze, include=chosen, exclude=left_out, merge=merge)
     print_result(result, report, as_json=json, every=True)

@@ -25,6 +25,7 @@ from bnfold.cli.options import (
     TruthChoice,
 )
 from bnfold.cli.output import check_reports, print_result
+from bnfold.cli.settings import patterns
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Result
@@ -69,6 +70,7 @@ def optimize(
     if not in_place and output is None:
         output = model.parent / f"{model.stem}.folded.onnx"
     check_reports(report, model, output)
+    chosen, left_out = patterns(include, exclude)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -83,8 +85,8 @@ def optimize(
             verify=verify,
             dry_run=dry_run,
             freeze=freeze,
-            include=include or (),
-            exclude=exclude or (),
+            include=chosen,
+            exclude=left_out,
             merge=merge,
             provenance=provenance,
             inputs=wishes,

@@ -37,7 +37,10 @@ Merge = Annotated[
 Reports = Annotated[
     list[Path] | None,
     typer.Option(
-        "--report", help="Also write the report here; repeatable.", metavar="FILE.json", show_default=False
+        "--report",
+        help="Also write a report here: .json, .md, .sarif, or .xml (JUnit); repeatable.",
+        metavar="FILE",
+        show_default=False,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N", min=0)]

@@ -12,17 +12,21 @@ from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Result
-    from bnfold.report.schema import Report
 
 _UNBROKEN = 10_000  # columns
 
 
 def check_reports(paths: list[Path] | None, *models: Path | None) -> None:
     """Complain before any work: a report that cannot be written must not come to light after it."""
+    if not paths:
+        return
+    from bnfold.report.formats import REPORTS  # noqa: PLC0415  # for reports alone
+
     taken = {os.path.realpath(model) for model in models if model is not None}
-    for path in paths or ():
-        if path.suffix != ".json":
-            raise UsageError(f"--report {path}: the format follows from the suffix, which must be .json")
+    for path in paths:
+        if path.suffix not in REPORTS:
+            known = ", ".join(REPORTS)
+            raise UsageError(f"--report {path}: the format follows from the suffix, which must be of {known}")
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"--report {path}: no file can be written there; is the folder right?")
         if os.path.realpath(path) in taken:
@@ -31,38 +35,54 @@ def check_reports(paths: list[Path] | None, *models: Path | None) -> None:
 
 def print_result(result: Result, reports: list[Path] | None, *, as_json: bool, every: bool = False) -> None:
     """Write the reports that were asked for, and show the result; `every` names what was folded, too."""
-    for path in reports or ():
-        _write_report(result.report, path)
+    if reports:
+        from bnfold.report.formats import REPORTS  # noqa: PLC0415  # for reports alone
+
+        for path in reports:
+            write_report(path, REPORTS[path.suffix](result.report))
     if as_json:
-        print_json(result.report.to_json())
+        print_data(result.report.to_json())
         return
     from bnfold.report.text import render  # noqa: PLC0415  # slow
 
     print_text(render(result.report, every=every))
 
 
-def _write_report(report: Report, path: Path) -> None:
+def write_report(path: Path, text: str) -> None:
+    """Write a report that a program reads."""
     try:
-        path.write_bytes(_utf8(report.to_json()))
+        path.write_bytes(encoded(text))
     except OSError as error:
         raise EnvironmentFault(f"the report {path} cannot be written: {error.strerror}") from error
 
 
-def print_json(text: str) -> None:
+def print_data(text: str) -> None:
     """Print for a program."""
-    _print_bytes(_utf8(text))
+    _print_bytes(encoded(text))
 
 
-def _utf8(text: str) -> bytes:
-    """JSON is UTF-8 whatever the locale; a file name that is no text becomes escapes that JSON reads."""
-    return (text + "\n").encode("utf-8", "backslashreplace")
+def encoded(text: str) -> bytes:
+    """UTF-8 whatever the locale; a file name that is no text becomes escapes, which JSON reads."""
+    return (text.rstrip("\n") + "\n").encode("utf-8", "backslashreplace")
 
 
 def print_text(renderable: object) -> None:
     """Print for a person; lines of a pipe or a log are not broken, so that they can be searched."""
+    terminal = sys.stdout.isatty()
+    width = None if terminal or os.environ.get("COLUMNS") else _UNBROKEN
+    _print_bytes(
+        _text(renderable, terminal=terminal, width=width).encode(sys.stdout.encoding, "backslashreplace")
+    )
+
+
+def plain_text(renderable: object) -> str:
+    """What a person reads, without colours, in lines that are not broken."""
+    return _text(renderable, terminal=False, width=_UNBROKEN)
+
+
+def _text(renderable: object, *, terminal: bool, width: int | None) -> str:
     from rich.console import Console  # noqa: PLC0415  # slow
 
-    terminal = sys.stdout.isatty()
     console = Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         emoji=False,
@@ -70,12 +90,11 @@ def print_text(renderable: object) -> None:
         force_terminal=terminal or None,
         highlight=False,
         markup=False,  # names of nodes hold brackets and colons
-        width=None if terminal or os.environ.get("COLUMNS") else _UNBROKEN,
+        width=width,
     )
     with console.capture() as captured:
         console.print(renderable)
-    lines = (line.rstrip() for line in captured.get().splitlines())
-    _print_bytes(("\n".join(lines) + "\n").encode(sys.stdout.encoding, "backslashreplace"))
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def _print_bytes(data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bnfold.cli.check import check
 from bnfold.cli.doctor import doctor
 from bnfold.cli.exits import Exit
 from bnfold.cli.inspect import inspect
@@ -47,7 +48,7 @@ def root(
 
 
 # In the order of the help page.
-for command in (optimize, inspect, verify, doctor):
+for command in (optimize, inspect, verify, check, doctor):
     app.command()(command)
 
 

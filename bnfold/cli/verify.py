@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bnfold.cli.options import Inputs, Json, Provider, ProviderChoice, Ranges, Seed, Truth, TruthChoice
-from bnfold.cli.output import print_json, print_text
+from bnfold.cli.output import print_data, print_text
 
 
 def verify(
@@ -53,7 +53,7 @@ def verify(
     if json:
         import json as encoder  # noqa: PLC0415  # the option has its name
 
-        print_json(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+        print_data(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
     else:
         from bnfold.report.text import render_verdict  # noqa: PLC0415  # slow
 

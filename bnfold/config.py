@@ -1,0 +1,135 @@
+"""The settings of a repository: `[tool.bnfold]` in pyproject.toml, or bnfold.toml.
+
+    [tool.bnfold]
+    models = ["models"]               # what `bnfold check` looks at when it is given no path
+    exclude-models = ["models/old/*"]
+    fail-on = ["foldable", "invalid"]
+    require-all = false
+    baseline = "bnfold-baseline.json"
+    include = ["*"]                   # normalizations, like --include and --exclude
+    exclude = ["head/*"]
+
+Paths are relative to the file. The command line goes over the file, the file over the default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_OWN, _SHARED = "bnfold.toml", "pyproject.toml"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a repository has settled; None is what it leaves open.
+
+    Attributes:
+        folder: that of the file, which its paths are relative to; None where there is no file.
+        models: what `check` looks at when it is given no path.
+        exclude_models: patterns of names of models that it leaves out.
+        fail_on: the kinds of findings that let it fail.
+        require_all: whether every normalization must be gone.
+        baseline: path of the baseline.
+        include: patterns of normalizations that may be folded.
+        exclude: patterns of normalizations that stay.
+    """
+
+    folder: Path | None = None
+    models: tuple[str, ...] | None = None
+    exclude_models: tuple[str, ...] | None = None
+    fail_on: tuple[str, ...] | None = None
+    require_all: bool | None = None
+    baseline: str | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+
+
+def load(start: Path) -> Config:
+    """The settings for work in a folder: of the nearest file, up to the top of the repository.
+
+    Raises:
+        UsageError: the file cannot be read, or says what makes no sense.
+    """
+    folder = start.absolute()
+    for each in (folder, *folder.parents):
+        table = _table(each)
+        if table is not None:
+            return _checked(*table, each)
+        if (each / ".git").exists():
+            break
+    return Config()
+
+
+def _table(folder: Path) -> tuple[Mapping[str, Any], str] | None:
+    """The settings, and where they stand in words; None where the folder has none."""
+    own = _read(folder / _OWN)
+    if own is not None:
+        return own, str(folder / _OWN)
+    shared = _read(folder / _SHARED)
+    tool = (shared or {}).get("tool")
+    if not isinstance(tool, dict) or "bnfold" not in tool:
+        return None
+    where = f"{folder / _SHARED}: [tool.bnfold]"
+    if not isinstance(tool["bnfold"], dict):
+        raise UsageError(f"{where} must be a table")
+    return tool["bnfold"], where
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no valid TOML: {error}") from None
+
+
+def _checked(table: Mapping[str, Any], where: str, folder: Path) -> Config:
+    keys = {field.name.replace("_", "-"): field.name for field in fields(Config) if field.name != "folder"}
+    values = {}
+    for key, value in table.items():
+        if key not in keys:
+            near = get_close_matches(key, keys, n=1, cutoff=0.0)
+            raise UsageError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
+        values[keys[key]] = _PARSERS[keys[key]](value, f"{where}: {key}")
+    return Config(folder, **values)
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise UsageError(f"{where} must be a list of strings, and is {value!r}")
+
+
+def _text(value: object, where: str) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise UsageError(f"{where} must be a string, and is {value!r}")
+
+
+def _flag(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise UsageError(f"{where} must be true or false, and is {value!r}")
+
+
+_PARSERS: Mapping[str, Callable[[object, str], Any]] = {
+    "models": _texts,
+    "exclude_models": _texts,
+    "fail_on": _texts,
+    "require_all": _flag,
+    "baseline": _text,
+    "include": _texts,
+    "exclude": _texts,
+}

@@ -1,0 +1,101 @@
+"""Look at one model: whatever is wrong with it becomes a value, so that the next one gets its turn."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bnfold.errors import BnfoldError, ModelError
+from bnfold.fold.reasons import Code
+from bnfold.gate.finding import Examined, Finding, Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bnfold.fold.plan import Fold
+    from bnfold.fold.reasons import Refusal
+    from bnfold.gate.targets import Target
+    from bnfold.pipeline import Result
+    from bnfold.verification.verdict import Verdict
+
+_NONFINITE = (Code.NON_FINITE, Code.VARIANCE)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask of every model.
+
+    Attributes:
+        root: names of files in messages are relative to it.
+        include: patterns of normalizations that may be folded; all when there are none.
+        exclude: patterns of normalizations that stay.
+        verify: whether the folded model computes the same.
+    """
+
+    root: Path
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    verify: bool = False
+
+
+def examine(target: Target, questions: Questions) -> Examined:
+    """What is to be said of one model; writes nothing and raises nothing but `KeyboardInterrupt`."""
+    try:
+        result = _asked(target, questions)
+    except ModelError as error:
+        # The finding stands beside the name.
+        said = _told(error, questions.root).removeprefix(target.name).lstrip(": ")
+        return Examined(target.name, findings=(Finding("BNF002", Kind.INVALID, "", "", "", said),))
+    except BnfoldError as error:
+        return Examined(target.name, fault=_told(error, questions.root))
+    except MemoryError:
+        return Examined(target.name, fault="out of memory")
+    except Exception as error:  # noqa: BLE001  # the other models want their turn; this one is reported
+        what = f"{type(error).__name__}: {_told(error, questions.root) or 'no message'}"
+        return Examined(
+            target.name,
+            fault=f"internal error, please report it ({what}); BNFOLD_TRACEBACK=1 bnfold inspect shows where",
+        )
+    report = result.report
+    findings = (*map(foldable, report.folds), *map(kept, report.kept), *judgement(report.verdict))
+    return Examined(target.name, report.found, findings)
+
+
+def _asked(target: Target, questions: Questions) -> Result:
+    from bnfold import pipeline  # noqa: PLC0415  # slow, and the first of many processes only waits
+
+    include, exclude = questions.include, questions.exclude
+    if questions.verify:
+        return pipeline.optimize(target.path, dry_run=True, include=include, exclude=exclude)
+    return pipeline.inspect(target.path, include=include, exclude=exclude)
+
+
+def foldable(fold: Fold) -> Finding:
+    """A normalization that could be gone."""
+    into = ", ".join(f"{op} {name!r}" for op, name in zip(fold.into_op, fold.into, strict=True))
+    message = f"it can be folded into {into}"
+    return Finding("BNF001", Kind.FOLDABLE, fold.node, fold.op, fold.scope, message)
+
+
+def kept(refusal: Refusal) -> Finding:
+    """A normalization that stays; damaged statistics are the news, whatever else is in the way."""
+    reason = next((r for r in refusal.reasons if r.code in _NONFINITE), refusal.reason)
+    kind = Kind.NONFINITE if reason.code in _NONFINITE else Kind.KEPT
+    return Finding(
+        reason.code.value, kind, refusal.node, refusal.op, refusal.scope, reason.evidence, reason.hint
+    )
+
+
+def judgement(verdict: Verdict | None) -> tuple[Finding, ...]:
+    """What verification found against the folded model; nothing where it was not run."""
+    if verdict is None or verdict.status in {"equivalent", "not verified"}:
+        return ()
+    if verdict.status == "different":
+        return (Finding("BNF030", Kind.MISMATCH, "", "", "", verdict.summary),)
+    return (Finding("BNF031", Kind.INCONCLUSIVE, "", "", "", verdict.summary),)
+
+
+def _told(error: Exception, root: Path) -> str:
+    """In one line, and the same wherever the repository lies."""
+    return " ".join(str(error).split()).replace(f"{root}{os.sep}", "")

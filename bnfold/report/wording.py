@@ -1,0 +1,80 @@
+"""Findings in words: one line for each, the same in every rendering."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from bnfold.gate.finding import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bnfold.gate.finding import Finding, ModelJudgement, Survey
+
+_COUNTED = {
+    Kind.INVALID: "invalid",
+    Kind.MISMATCH: "differs when folded",
+    Kind.NONFINITE: "{} with broken statistics",
+    Kind.FOLDABLE: "bnfold optimize folds {}",
+    Kind.INCONCLUSIVE: "without a verdict",
+    Kind.KEPT: "{} must stay",
+}
+
+
+def headline(model: ModelJudgement) -> str:
+    """What is to be said of a model in one clause."""
+    if model.fault:
+        return model.fault
+    counted = Counter(each.finding.kind for each in model.findings)
+    parts = [_COUNTED[kind].format(counted[kind]) for kind in Kind if counted[kind]]
+    if Kind.INVALID not in counted:
+        parts.insert(0, f"{model.found or 'no'} BatchNormalization")
+    known = len(model.having("known"))
+    return ", ".join(parts) + (f" ({known} known)" if known else "")
+
+
+def place(finding: Finding) -> str:
+    """Where it is in the model; empty where it is about all of it."""
+    return f"{finding.node}  [{finding.scope}]" if finding.scope else finding.node
+
+
+def sentence(finding: Finding) -> str:
+    """A finding in one line."""
+    where = f"{place(finding)}: " if finding.node else ""
+    hint = f"; {finding.hint}" if finding.hint else ""
+    return one_line(f"{finding.rule} {where}{finding.message}{hint}")
+
+
+def one_line(text: str) -> str:
+    """Text in which nothing breaks the line or talks to a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def by_kind(findings: Iterable[Finding]) -> str:
+    """How many of each kind: `foldable 3, invalid 1`."""
+    counted = Counter(finding.kind for finding in findings)
+    return ", ".join(f"{kind.value} {counted[kind]}" for kind in Kind if counted[kind])
+
+
+def conclusion(survey: Survey) -> str:
+    """The whole run in one line."""
+    total = len(survey.models)
+    parts = [f"{total} model{'s' * (total != 1)}"]
+    failing = sum(not model.passes and not model.fault for model in survey.models)
+    faults = sum(bool(model.fault) for model in survey.models)
+    if failing:
+        parts.append(f"{failing} failing ({by_kind(survey.failing)})")
+    if faults:
+        parts.append(f"{faults} not examined")
+    if not failing and not faults:
+        parts.append("none failing")
+    known = sum(len(model.having("known")) for model in survey.models)
+    parts += [f"{known} known to the baseline"] * bool(known)
+    parts += [f"{survey.excluded} excluded"] * bool(survey.excluded)
+    return ", ".join(parts)
+
+
+def gone_lines(survey: Survey) -> list[str]:
+    """Entries of the baseline that are out of date."""
+    return [one_line(f"{each.model}: {each.rule} {each.node}".rstrip()) for each in survey.gone]
