@@ -145,6 +145,7 @@ def _summarize(survey: Survey, path: Path) -> None:
 
     try:
         with path.open("ab") as file:
-            file.write(encoded(github.summary(survey, file.tell())))
+            text = github.summary(survey, file.tell())
+            file.write(encoded(text) if text else b"")
     except OSError as error:
         raise EnvironmentFault(f"the step summary {path} cannot be written: {error.strerror}") from error

@@ -31,6 +31,8 @@ def fitted(pieces: Sequence[str], limit: int | None) -> str:
         return "".join(pieces)
     told = "\n_There is more than fits here; a report file (`--report`) has all of it._\n"
     room = limit - len(told.encode())
+    if room < 0:
+        return ""
     kept: list[str] = []
     for piece in pieces:
         room -= _size([piece])

@@ -9,7 +9,6 @@ import pytest
 from support.gate import ODD, examined, finding
 
 from bnfold.errors import EnvironmentFault, UsageError
-from bnfold.gate import baseline
 from bnfold.gate.baseline import EMPTY, Baseline, Entry, load, name_in, outdated, save, updated
 from bnfold.gate.finding import Examined, Kind
 from bnfold.gate.targets import Target
@@ -166,7 +165,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(baseline.Path, "replace", refuse)
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
     with pytest.raises(EnvironmentFault, match="No space left"):
         save(EMPTY, path)
     assert (path.read_bytes(), [p.name for p in tmp_path.iterdir()]) == (before, ["b.json"])

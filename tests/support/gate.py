@@ -46,7 +46,7 @@ def quantized() -> ModelProto:
     """A quantizer between the weights and the normalization, which therefore stays (BNF015)."""
     net = Net()
     y = net.conv(net.input("x", 1, 3, 6, 6), 3, 4, name="conv")
-    scale, zero = net.init(np.array(0.1, np.float32)), net.init(np.array(0, np.int8), TensorProto.INT8)
+    scale, zero = net.init(np.array(0.1, np.float32)), net.init(np.array(0, np.int8), elem=TensorProto.INT8)
     y = net.node("QuantizeLinear", y, scale, zero, name="quantize")
     y = net.node("DequantizeLinear", y, scale, zero, name="dequantize")
     net.output(net.node("Sigmoid", net.bn(y, 4, name="bn"), name="end"))

@@ -1,0 +1,99 @@
+"""Markdown, read back by a parser: names stay names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from markdown_it import MarkdownIt
+from support import gate
+
+from bnfold.report import markdown
+from bnfold.report.formats import REPORTS
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+    from bnfold.report.schema import Report
+
+
+def tokens(text: str) -> list[Token]:
+    """As GitHub reads it, tables and raw HTML included."""
+    return MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables, headers left out, each cell as a reader sees it."""
+    rows: list[list[str]] = []
+    body = False
+    for token in tokens(text):
+        body = {"tbody_open": True, "tbody_close": False}.get(token.type, body)
+        if token.type == "tr_open" and body:
+            rows.append([])
+        if token.type == "inline" and body:
+            rows[-1].append("".join(child.content for child in token.children or ()))
+    return rows
+
+
+def test_every_model_and_every_finding() -> None:
+    rows = cells(markdown.render(gate.survey()))
+    assert rows[:5] == [
+        ["c/locked.onnx", "not examined", "c/locked.onnx may not be read: no permission"],
+        ["b/invalid.onnx", "fails", "invalid"],
+        [
+            "a/folder, with: 100% odd/model.onnx",
+            "fails",
+            "4 BatchNormalization, 1 with broken statistics, bnfold optimize folds 2, 1 must stay (1 known)",
+        ],
+        ["a/clean.onnx", "passes", "no BatchNormalization"],
+        ["b/known.onnx", "passes", "1 BatchNormalization, bnfold optimize folds 1 (1 known)"],
+    ]
+    assert [(row[0], row[1]) for row in rows[5:]] == [
+        ("fails", "BNF002"),
+        ("fails", "BNF020"),
+        ("fails", "BNF001"),
+        ("known", "BNF001"),
+        ("", "BNF019"),
+        ("known", "BNF001"),
+    ]
+
+
+def test_names_are_no_markup() -> None:
+    made = markdown.render(gate.survey())
+    (row,) = (row for row in cells(made) if "then_branch" in "".join(row))
+    assert row[2] == r"""a|b`c\n::error::x,%<b>&"]]>\x1b[31m\x00é模:😀  [main graph > node 3 then_branch]"""
+    inline = [child for token in tokens(made) for child in token.children or ()]
+    assert not [child for child in inline if child.type in {"html_inline", "link_open", "image"}]
+    assert not [token for token in tokens(made) if token.type == "html_block"]
+
+
+def test_code_spans() -> None:
+    for text in ("a", "`", "``", "a`", "`a", "a``b`c", "a|b", " a ", "*x*", "<b>"):
+        (row,) = cells(f"| h |\n|---|\n| {markdown.code(text)} |\n")
+        assert row == [text] or row == [text.strip()]
+
+
+def test_what_does_not_fit_is_cut_between_rows() -> None:
+    whole = markdown.render(gate.survey())
+    told = "_There is more than fits here; a report file (`--report`) has all of it._\n"
+    for limit in range(0, len(whole.encode()), 7):
+        made = markdown.render(gate.survey(), limit=limit)
+        assert len(made.encode()) <= limit
+        if made:
+            assert made.endswith(told)
+            assert whole.startswith(made.removesuffix("\n" + told))
+
+
+def test_the_report_of_one_model(full: Report) -> None:
+    made = REPORTS[".md"](full)
+    assert "4 BatchNormalization: 2 folded, 2 kept; written to `folder/model.folded.onnx`." in made
+    rows = cells(made)
+    assert rows[0] == ["bn0", "Conv conv0"]
+    assert rows[1] == ["bn1 in body of If 'if'", "Gemm gemm, Gemm gemm2"]
+    assert rows[2] == ["bn2", "BNF019", "it follows Relu 'relu'", ""]
+    assert re.search(r"^\*\*equivalent\*\*: ", made, flags=re.MULTILINE)
+    assert "a note of the run" in made
+
+
+def test_the_report_of_a_bare_model(bare: Report) -> None:
+    assert REPORTS[".md"](bare).startswith("### `model in memory`\n\n0 BatchNormalization")
