@@ -1,25 +1,25 @@
-"""Where a channel axis goes when a tensor changes its shape: by index, never by matching sizes.
+"""Where the axes of a map go when a tensor changes its shape: by index, never by matching sizes.
 
-A reshape keeps the flat order of the elements. Whether an index of one axis still belongs to exactly
-one channel is therefore arithmetic on strides, and strides may be products of symbols ("batch").
+A reshape keeps the flat order of the elements. Where both shapes have the same stride they can be cut, and
+between two cuts lie the same elements. The axes of such a block are reshaped as NumPy reshapes. A stride may
+be a product of symbols ("batch"), but the block that holds the channels must be known in numbers.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bnfold.fold.affine import Affine
     from bnfold.model.view import Dim, Shape
 
 
 MOST_CHANNELS = 1 << 24
-"""An axis with more entries is not followed entry by entry: a model may declare any size."""
+"""Axes with more entries are not followed entry by entry: a model may declare any size."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,13 @@ class _Product:
     number: int
     symbols: tuple[str, ...]
 
-    @classmethod
-    def of(cls, dims: Sequence[Dim]) -> _Product | None:
-        """None when a factor is not known at all."""
-        if any(d is None for d in dims):
-            return None
-        number = 1
-        for dim in dims:
-            number *= dim if isinstance(dim, int) else 1
-        return cls(number, tuple(sorted(d for d in dims if isinstance(d, str))))
+
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring axes of either shape that hold the same elements."""
+
+    there: range
+    here: range
 
 
 def through_reshape(affine: Affine, there: Shape, here: Shape) -> Affine | None:
@@ -49,38 +47,63 @@ def through_reshape(affine: Affine, there: Shape, here: Shape) -> Affine | None:
         here: the shape of the tensor the map is wanted for.
 
     Returns:
-        None when it cannot be proved that every index of one axis belongs to one channel.
+        None when it cannot be proved that every index of the axes it would go along has one value.
     """
-    size = there[affine.axis] if affine.axis < len(there) else None
-    if affine.size != 1:
-        if isinstance(size, int) and size != affine.size:
+    affine = affine.reduced()
+    if not all(axis < len(there) for axis in affine.axes):
+        return None
+    known = dict(zip(affine.axes, affine.dims, strict=True))
+    if any(there[axis] != size for axis, size in known.items() if isinstance(there[axis], int)):
+        return None
+    there = tuple(known.get(axis, size) for axis, size in enumerate(there))
+    blocks = [b for b in _blocks(there, here) if any(axis in b.there for axis in affine.axes)]
+    for block in blocks:
+        sizes = {_number([there[a] for a in block.there]), _number([here[a] for a in block.here])}
+        if None in sizes or len(sizes) > 1:
             return None
-        size = affine.size
-    if not isinstance(size, int):
+    old = [axis for block in blocks for axis in block.there]
+    new = [axis for block in blocks for axis in block.here]
+    lengths = [size for axis in new if isinstance(size := here[axis], int)]
+    if math.prod(lengths) > MOST_CHANNELS:
         return None
-    before, behind = _Product.of(there[: affine.axis]), _Product.of(there[affine.axis + 1 :])
-    for axis, length in enumerate(here):
-        if length == size and (
-            (before is not None and before == _Product.of(here[:axis]))
-            or (behind is not None and behind == _Product.of(here[axis + 1 :]))
-        ):
-            return affine.expanded(size).on_axis(axis)
-    return _by_strides(affine.expanded(size), behind, here)
+    whole = affine.spread(old, [size for axis in old if isinstance(size := there[axis], int)])
+    return whole.reshaped(new, lengths).reduced()
 
 
-def _by_strides(affine: Affine, behind: _Product | None, here: Shape) -> Affine | None:
-    """An axis of whole channel blocks: index `i` lies in channel `i * stride // behind % C`."""
-    if behind is None:
-        return None
-    for axis, length in enumerate(here):
-        stride = _Product.of(here[axis + 1 :])
-        if not isinstance(length, int) or length > MOST_CHANNELS:
-            continue
-        if stride is None or stride.symbols != behind.symbols:
-            continue
-        # Common symbols cancel; what is left must nest: an index inside one channel, whole turns in the axis.
-        if behind.number % stride.number or (length * stride.number) % (behind.number * affine.size):
-            continue
-        channels = (np.arange(length) * stride.number // behind.number) % affine.size
-        return affine.take(channels, axis)
-    return None
+def _blocks(there: Shape, here: Shape) -> Iterator[_Block]:
+    """Both shapes, cut wherever that is known to be possible."""
+    left, right = _products(there), _products(here)
+    from_behind, to_behind = _products(there[::-1])[::-1], _products(here[::-1])[::-1]
+    start = begun = 0
+    for i in range(len(there) + 1):
+        for j in range(begun, len(here) + 1):
+            if _equal(left[i], right[j]) or _equal(from_behind[i], to_behind[j]):
+                yield _Block(range(start, i), range(begun, j))
+                start, begun = i, j
+                break
+    yield _Block(range(start, len(there)), range(begun, len(here)))
+
+
+def _products(shape: Shape) -> list[_Product | None]:
+    """The size of no axis, of the first, of the first two ...; None from the first unknown one on."""
+    product: _Product | None = _Product(1, ())
+    products = [product]
+    for dim in shape:
+        if product is None or dim is None:
+            product = None
+        elif isinstance(dim, int):
+            product = _Product(product.number * dim, product.symbols)
+        else:
+            product = _Product(product.number, tuple(sorted((*product.symbols, dim))))
+        products.append(product)
+    return products
+
+
+def _equal(one: _Product | None, other: _Product | None) -> bool:
+    return one is not None and one == other
+
+
+def _number(dims: Sequence[Dim]) -> int | None:
+    """Their product; None when it is not a number."""
+    sizes = [dim for dim in dims if isinstance(dim, int)]
+    return math.prod(sizes) if len(sizes) == len(dims) else None

@@ -166,7 +166,7 @@ def _numbers(
 def _one_channel(node: Node, affine: Affine, draft: Draft) -> None:
     """A vector of length 1 would silently serve any number of channels; a BatchNormalization's must not."""
     source = node.inputs[0]
-    if affine.size != 1 or source is None:
+    if affine.axes or source is None:
         return
     shape = draft.shape(source)
     channels = shape[1] if shape is not None and len(shape) > 1 else 1

@@ -118,7 +118,7 @@ def _branches(
         if isinstance(step, Refused):
             return
         position, own = step
-        if own.size != 1 and own.axis != 1:
+        if own.axes not in ((), (1,)):
             return
         after = own if after is None else after.after(own)
         nodes = (*nodes, node)
@@ -129,7 +129,7 @@ def _branches(
 
 
 def _negated(branch: Branch) -> Branch:
-    minus = Affine(1, np.zeros(1), -np.ones(1), np.zeros(1))
+    minus = Affine.uniform(-1.0)
     return replace(branch, after=minus if branch.after is None else minus.after(branch.after))
 
 
@@ -211,12 +211,12 @@ def _kernel(branch: Branch, draft: Draft) -> _Kernel | None:
     if pads is None or not len(strides) == len(dilations) == rank:
         return None
     channels = weight.dims[0]
-    after = branch.after or Affine(1, np.zeros(1), np.ones(1), np.zeros(1))
-    if after.size not in (1, channels):
+    after = branch.after or Affine.uniform()
+    if after.dims not in ((), (channels,)):
         return None
     old = np.zeros(channels) if bias is None else bias.float64()
     return _Kernel(
-        weight=weight.float64() * after.expanded(channels).scale.reshape(-1, *(1,) * (rank + 1)),
+        weight=weight.float64() * after.on(1, channels).scale.reshape(-1, *(1,) * (rank + 1)),
         bias=np.broadcast_to(after(old), (channels,)),
         group=conv.int_attribute("group", 1),
         strides=strides,
@@ -285,10 +285,10 @@ def _with_tap(large: _Kernel, tap: Branch, draft: Draft) -> _Kernel | None:
         ):
             return None
         centre.append(index)
-    after = tap.after or Affine(1, np.zeros(1), np.ones(1), np.zeros(1))
-    if after.axis != 1 or after.size not in (1, channels):
+    after = tap.after or Affine.uniform()
+    if after.dims not in ((), (channels,)):
         return None
-    after = after.expanded(channels)
+    after = after.on(1, channels)
     weight = large.weight.copy()
     own = np.arange(channels)
     weight[(own, own % per_group, *centre)] += after.scale

@@ -128,6 +128,8 @@ class Operator:
         summary: what it does with a map, as the README's table says it.
         backward: given that output 0 must become `affine(output)`: swallow it, pass it on, or say why not.
         forward: the same, given that an input comes without its `affine`.
+        backward_of: as `backward`, for any output by its position, where there are several.
+        join: as `forward`, given that several inputs come without theirs.
         linear: whether it has weights of its own, so that a BatchNormalization beside it is expected to fold.
         ignores_attributes: whether its backward rule holds whatever its attributes say, so that in a local
             function they may be left to the caller.
@@ -136,5 +138,7 @@ class Operator:
     summary: str = field(kw_only=True)
     backward: Callable[[Node, Affine, Draft], Outcome] | None = None
     forward: Callable[[Node, int, Affine, Draft], Outcome] | None = None
+    backward_of: Callable[[Node, int, Affine, Draft], Outcome] | None = None
+    join: Callable[[Node, Mapping[int, Affine], Draft], Outcome] | None = None
     linear: bool = False
     ignores_attributes: bool = False

@@ -338,7 +338,7 @@ def _spelled_out(node: Node, draft: Draft) -> _Chain | None:
         position, affine = step
         first = first or (position, affine)
         ops.append(current.op)
-        scales = scales or (current.op in {"Mul", "Div"} and affine.size > 1)
+        scales = scales or (current.op in {"Mul", "Div"} and affine.axes != ())
         shifts = shifts or current.op in {"Add", "Sub"}
         source = current.inputs[position]
         current = source.producer if source is not None else None

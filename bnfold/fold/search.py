@@ -13,7 +13,8 @@ and a tensor is asked at most twice, once with and once without a shift.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from bnfold.fold.operator import Absorbed, AppendNode, Bypass, Carried, Choice, Dissolve, Refused
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
+
+_MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all for all takes the square
 
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -97,7 +100,7 @@ def forward(site: Site, draft: Draft) -> Way | DeadEnd:
     if output is None:
         return DeadEnd((), 0)
     start = Way(changes=(Bypass(site.node, site.position),))
-    found = _walked(_Downstream(draft).ask(output, site.affine, 0))
+    found = _Downstream(draft).walk(output, site.affine)
     return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
@@ -147,7 +150,7 @@ def _arrived(node: Node | None) -> int:
 
 def _exactly(affine: Affine) -> tuple[object, ...]:
     """Equal for two maps that do the same."""
-    return affine.axis, *(vector.tobytes() for vector in affine.vectors)
+    return affine.axes, *((vector.shape, vector.tobytes()) for vector in affine.vectors)
 
 
 class _Upstream:
@@ -167,7 +170,7 @@ class _Upstream:
         """
         value = _input(consumer, position)
         # Where no way can come of it, only the reason is looked for, and that once for all maps of a kind.
-        key = (value, _exactly(affine) if free else bool(affine.shift.any()))
+        key = (value, consumer, _exactly(affine)) if free else (value, bool(affine.shift.any()))
         if key not in self.answers:
             found = yield self._climb(consumer, position, affine, depth, free=free)
             # That somebody would take it in is all that counts then; the way itself may be 2**depth long.
@@ -183,11 +186,11 @@ class _Upstream:
         way = Way()
         while True:
             value = _input(consumer, position)
-            shared = self.draft.free_edge(value)
+            shared = self._shared(value, consumer, position, affine)
             if shared is not None and (free or way.through):
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
-            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value)
+            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value.name)
             node = value.producer
             if isinstance(outcome, Refused) or node is None:
                 reasons = outcome.reasons if isinstance(outcome, Refused) else ()
@@ -220,98 +223,123 @@ class _Upstream:
             way += found
         return way
 
+    def _shared(self, value: Value, consumer: Node, position: int, affine: Affine) -> Reason | None:
+        """Why the tensor cannot take the map for the sake of one reader; the others may not notice it."""
+        reason = self.draft.free_edge(value)
+        if reason is None or value.is_output:
+            return reason
+        uses = self.draft.readers(value)
+        others = [use for use in uses if use.node is not consumer or use.position != position]
+        if len(uses) <= _MOST_READERS and all(self._overlooks(use, affine) for use in others):
+            return None
+        return reason
+
+    def _overlooks(self, use: Use, affine: Affine) -> bool:
+        """Whether a reader selects nothing that the map changes."""
+        entry = TABLE.get(use.node.op)
+        if entry is None or entry.forward is None or entry.linear or use.node.refers_to_caller:
+            return False
+        outcome = entry.forward(use.node, use.position, affine, self.draft)
+        return (
+            isinstance(outcome, Carried)
+            and not outcome.changes
+            and all(map_.is_identity for _, map_ in outcome.edges)
+        )
+
     def _outcome(self, value: Value, consumer: Node, affine: Affine) -> Outcome:
         producer = value.producer
         if producer is None:
             return Refused((_no_producer(value),))
         entry = TABLE.get(producer.op)
-        if entry is None or entry.backward is None or producer.graph is not consumer.graph:
-            return Refused((_no_weights_before(producer, consumer),))
-        if producer.outputs[0] is not value:
+        if entry is None or producer.graph is not consumer.graph:
             return Refused((_no_weights_before(producer, consumer),))
         if producer.refers_to_caller and not entry.ignores_attributes:
             return Refused((_attribute_of_caller(producer),))
-        outcome: Outcome = entry.backward(producer, affine, self.draft)
-        return outcome
+        if entry.backward_of is not None:
+            return entry.backward_of(producer, producer.outputs.index(value), affine, self.draft)
+        if entry.backward is None or producer.outputs[0] is not value:
+            return Refused((_no_weights_before(producer, consumer),))
+        return entry.backward(producer, affine, self.draft)
+
+
+@dataclass
+class _Arrival:
+    """A node of a forward walk, the maps that its inputs come without, and how many nodes lie before it."""
+
+    node: Node
+    affines: dict[int, Affine] = field(default_factory=dict)
+    depth: int = 0
 
 
 class _Downstream:
+    """Node by node in the order of the model, so that whoever joins branches sees what comes by each."""
+
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.asked: set[Node] = set()
+        self.arrivals: dict[Node, _Arrival] = {}
+        self.queue: list[tuple[tuple[int, ...], int, Node]] = []
+        self.passed: set[Node] = set()
+        self.ends: list[DeadEnd] = []
 
-    def ask(self, value: Value, affine: Affine, depth: int) -> _Walk:
+    def walk(self, value: Value, affine: Affine) -> Way | DeadEnd:
         """Whether every reader of `value` can do without the `affine` that it had so far."""
         way = Way()
-        while True:
-            if value.is_output:
-                evidence = f"{value.name!r}, which the fold would change, is a graph output"
-                return DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth)
-            uses = self.draft.readers(value)
-            if len(uses) != 1:
-                found = yield self._readers(uses, affine, depth)
-                return found if isinstance(found, DeadEnd) else way + found
-            node = uses[0].node
-            outcome = self._outcome(node, uses[0].position, affine) if depth < HORIZON else _too_far(value)
-            if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
-                found = yield self._settle(node, outcome, depth)
-                return found if isinstance(found, DeadEnd) else way + found
-            way += Way(through=(node,), changes=outcome.changes)
-            ((position, affine),) = outcome.edges
-            following = node.outputs[position]
-            if following is None:
-                return way
-            value, depth = following, depth + 1
-
-    def _readers(self, uses: list[Use], affine: Affine, depth: int) -> _Walk:
-        way = Way()
-        ends: list[DeadEnd] = []
-        for use in uses:
-            outcome = self._outcome(use.node, use.position, affine)
-            found = yield self._settle(use.node, outcome, depth)
-            if isinstance(found, DeadEnd):
-                ends.append(found)
+        self._reach(value, affine, 0)
+        while self.queue:
+            arrival = self.arrivals[heappop(self.queue)[-1]]
+            node, depth = arrival.node, arrival.depth
+            self.passed.add(node)
+            outcome = self._outcome(arrival) if depth < HORIZON else _too_far(node.label)
+            if isinstance(outcome, Absorbed):
+                way += Way(into=(node,), changes=outcome.changes)
+            elif isinstance(outcome, Carried):
+                way += Way(through=(node,), changes=outcome.changes)
+                for position, each in outcome.edges:
+                    output = node.outputs[position]
+                    if output is not None:
+                        self._reach(output, each, depth + 1)
             else:
-                way += found
-        return _deepest(ends) if ends else way
+                reasons = outcome.reasons if isinstance(outcome, Refused) else ()
+                self.ends.append(DeadEnd(reasons, depth + _arrived(node)))
+        return _deepest(self.ends) if self.ends else way
 
-    def _settle(self, node: Node, outcome: Outcome, depth: int) -> _Walk:
-        if isinstance(outcome, Refused):
-            return DeadEnd(outcome.reasons, depth + _arrived(node))
-        if isinstance(outcome, Absorbed):
-            return Way(into=(node,), changes=outcome.changes)
-        ends: list[DeadEnd] = []
-        for option in outcome.options if isinstance(outcome, Choice) else (outcome,):
-            found = yield self._branch(node, option, depth)
-            if isinstance(found, Way):
-                return found
-            ends.append(found)
-        return _deepest(ends)
-
-    def _branch(self, node: Node, carried: Carried, depth: int) -> _Walk:
-        way = Way(through=(node,), changes=carried.changes)
-        for position, affine in carried.edges:
-            output = node.outputs[position]
-            if output is None:
+    def _reach(self, value: Value, affine: Affine, depth: int) -> None:
+        """Everybody who reads the tensor is to be asked."""
+        if value.is_output:
+            evidence = f"{value.name!r}, which the fold would change, is a graph output"
+            self.ends.append(DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth))
+            return
+        for use in self.draft.readers(value):
+            if use.node in self.passed:
+                evidence = f"{use.node.op} {use.node.label!r} stands before what it reads"
+                self.ends.append(DeadEnd((Reason(Code.SEVERAL_CONSUMERS, use.node.label, evidence),), depth))
                 continue
-            found = yield self.ask(output, affine, depth + 1)
-            if isinstance(found, DeadEnd):
-                return found
-            way += found
-        return way
+            if use.node not in self.arrivals:
+                self.arrivals[use.node] = _Arrival(use.node)
+                heappush(self.queue, (_place(use.node), len(self.arrivals), use.node))
+            arrival = self.arrivals[use.node]
+            arrival.affines[use.position] = affine
+            arrival.depth = max(arrival.depth, depth)
 
-    def _outcome(self, node: Node, position: int, affine: Affine) -> Outcome:
-        if node in self.asked:
-            evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
-            return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
-        self.asked.add(node)
+    def _outcome(self, arrival: _Arrival) -> Outcome:
+        node, affines = arrival.node, arrival.affines
         entry = TABLE.get(node.op)
         if entry is None or entry.forward is None:
             return Refused((_no_weights_behind(node),))
         if node.refers_to_caller:
             return Refused((_attribute_of_caller(node),))
-        outcome: Outcome = entry.forward(node, position, affine, self.draft)
-        return outcome
+        if len(affines) == 1:
+            ((position, affine),) = affines.items()
+            return entry.forward(node, position, affine, self.draft)
+        if entry.join is None:
+            evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
+            return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
+        return entry.join(node, affines, self.draft)
+
+
+def _place(node: Node) -> tuple[int, ...]:
+    """Where a node stands, a body where the node that has it does: whatever it reads stands before it."""
+    return *(body.node for body in node.graph.scope.bodies), node.index
 
 
 def _input(node: Node, position: int) -> Value:
@@ -374,6 +402,6 @@ def _attribute_of_caller(node: Node) -> Reason:
     )
 
 
-def _too_far(value: Value) -> Refused:
-    evidence = f"no weights within {HORIZON} nodes; the search ended at {value.name!r}"
-    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, value.name, evidence),))
+def _too_far(end: str) -> Refused:
+    evidence = f"no weights within {HORIZON} nodes; the search ended at {end!r}"
+    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, end, evidence),))

@@ -85,7 +85,7 @@ def test_a_consumer_that_reads_the_tensor_twice() -> None:
     net, x = start()
     y = net.bn(x, 4, name="bn")
     net.output(conv(net, net.node("Add", y, y)))
-    nothing_moved(net.model(), {"bn": {"BNF010", "BNF019"}})
+    expect(net.model(), folded={"bn"})
 
 
 @pytest.mark.parametrize("op", ["Add", "Mul", "Sub", "Div"])
@@ -100,7 +100,7 @@ def test_a_diamond_that_meets_again_forward() -> None:
     net, x = start()
     y = net.bn(x, 4, name="bn", stats=SCALING)
     net.output(conv(net, net.node("Add", net.node("Relu", y), net.node("Relu", y))))
-    nothing_moved(net.model(), {"bn": {"BNF010", "BNF019"}})
+    expect(net.model(), folded={"bn"})
 
 
 def test_a_diamond_that_meets_again_backward() -> None:
@@ -120,6 +120,8 @@ def test_concat_of_a_tensor_with_itself(direction: str) -> None:
     else:
         y = net.bn(x, 4, name="bn")
         net.output(net.conv(net.node("Concat", y, y, axis=1), 8, 4))
+        expect(net.model(), folded={"bn"})
+        return
     nothing_moved(net.model(), {"bn": {"BNF010", "BNF019"}})
     reasons = bnfold.inspect(net.model()).kept[0].reasons
     assert "BNF010" in [str(reason.code) for reason in reasons]

@@ -13,12 +13,12 @@ import numpy as np
 
 from bnfold.fold.affine import Affine
 from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
-from bnfold.fold.ops.weights import attribute_value, checked, no_room, operand
+from bnfold.fold.ops.weights import attribute_value, checked, goes_along, lowest, no_room, operand
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
-    from bnfold.fold.affine import Vector
+    from bnfold.fold.affine import Values, Vector
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
 
@@ -58,56 +58,67 @@ def _prelu(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return slope
     source = node.inputs[0]
     shape = draft.shape(source) if source is not None else None
-    per_channel = None if shape is None else _per_channel(node, slope, affine, len(shape))
-    if shape is None or per_channel is None:
+    slopes = None if shape is None else _slopes(node, slope, len(shape))
+    if not affine.axes and slopes is not None:
+        affine = affine.spread(slopes.axes, slopes.dims)
+    if (
+        shape is None
+        or slopes is None
+        or not set(slopes.axes) <= set(affine.axes)
+        or (node.opset < _SLOPE_BROADCASTS_SINCE and not goes_along(affine, 1))
+    ):
         evidence = (
             f"the slope of {node.label!r} does not go along the normalized axis, and a scale is negative"
         )
         return Refused((Reason(Code.SIGN, node.label, evidence),))
-    full = affine.expanded(affine.size)
-    turned = full.scale < 0
-    if (per_channel[turned] <= 0).any():
+    both = slopes.spread(affine.axes, affine.dims)
+    turned = np.broadcast_to(affine.scale < 0, affine.dims)
+    if (both.scale[turned] <= 0).any():
         evidence = f"a scale is negative where the slope of {node.label!r} is not positive"
         return Refused((Reason(Code.SIGN, node.label, evidence),))
-    values = np.where(turned, 1.0 / np.where(turned, per_channel, 1.0), per_channel)
-    scale = np.where(turned, full.scale * per_channel, full.scale)
-    trailing = len(shape) - affine.axis - 1 if node.opset >= _SLOPE_BROADCASTS_SINCE else 0
-    new = Weight.dense(slope.name, values.reshape(-1, *(1,) * trailing), slope.dtype)
+    values = np.where(turned, 1.0 / np.where(turned, both.scale, 1.0), both.scale)
+    moved = scaling(affine.axes, np.where(turned, affine.scale * both.scale, affine.scale))
+    new = Weight.dense(slope.name, _stored(node, values, affine.axes, len(shape)), slope.dtype)
     changes = checked((SetWeight(node, 1, new),))
-    if isinstance(changes, Refused):
-        return changes
-    return Carried(((0, scaling(affine.axis, scale)),), changes)
+    return changes if isinstance(changes, Refused) else Carried(((0, moved),), changes)
 
 
-def _per_channel(node: Node, slope: Weight, affine: Affine, rank: int) -> Vector | None:
-    """The slope of each channel, if it varies along no other axis."""
+def _slopes(node: Node, slope: Weight, rank: int) -> Affine | None:
+    """The slopes as scales along the axes where they differ; None if they do not broadcast."""
     dims = (1,) * (rank - len(slope.dims)) + slope.dims
     if node.opset < _SLOPE_BROADCASTS_SINCE:
         # Either one slope for all channels, or one for each index of axis 1, whatever the rank.
-        if affine.axis != 1 or len(slope.dims) > 1:
+        if len(slope.dims) > 1:
             return None
         dims = (1, *(slope.dims or (1,)), *(1,) * (rank - 2))
-    if len(dims) != rank or any(d != 1 for i, d in enumerate(dims) if i != affine.axis):
+    if len(dims) != rank:
         return None
-    if dims[affine.axis] not in (1, affine.size):
-        return None
-    return np.broadcast_to(slope.float64().reshape(-1), (affine.size,))
+    axes = tuple(axis for axis, size in enumerate(dims) if size != 1)
+    return scaling(axes, slope.float64().reshape([dims[axis] for axis in axes]))
+
+
+def _stored(node: Node, values: Values, axes: tuple[int, ...], rank: int) -> Values:
+    """The slopes in the shape in which PRelu broadcasts them."""
+    if node.opset < _SLOPE_BROADCASTS_SINCE:
+        return values.reshape(-1)
+    lengths = dict(zip(axes, values.shape, strict=True))
+    return values.reshape([lengths.get(axis, 1) for axis in range(axes[0] if axes else rank - 1, rank)])
 
 
 def clip(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: the bounds go where the values go."""
-    return _clip(node, affine, draft, forward=False) if affine.size else Carried(((0, affine),))
+    return Carried(((0, affine),)) if 0 in affine.dims else _clip(node, affine, draft, forward=False)
 
 
 def clip_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: the bounds go back to where the values now stay."""
     if position:
         return no_room(node, position)
-    return _clip(node, affine, draft, forward=True) if affine.size else Carried(((0, affine),))
+    return Carried(((0, affine),)) if 0 in affine.dims else _clip(node, affine, draft, forward=True)
 
 
 def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
-    scale, shift = affine.scale, affine.shift
+    scale, shift = affine.scale.reshape(-1), affine.shift.reshape(-1)
     if (scale <= 0).any() or (scale != scale[0]).any() or (shift != shift[0]).any():
         evidence = (
             f"the bounds of Clip {node.label!r} are the same for all channels, the normalization is not"
@@ -143,9 +154,9 @@ def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome
     return verified if isinstance(verified, Refused) else Carried(((0, affine),), verified)
 
 
-def scaling(axis: int, scale: Vector) -> Affine:
+def scaling(axes: tuple[int, ...], scale: Values) -> Affine:
     """The map that only scales."""
-    return Affine(axis, np.zeros(1), scale, np.zeros(1))
+    return Affine(axes, np.zeros_like(scale), scale, np.zeros_like(scale))
 
 
 def _shifted(node: Node, affine: Affine) -> Refused | None:
@@ -158,8 +169,7 @@ def _shifted(node: Node, affine: Affine) -> Refused | None:
 def _negative(node: Node, affine: Affine) -> Refused | None:
     if not (affine.scale < 0).any():
         return None
-    channel = int(np.argmin(affine.scale))
-    evidence = f"{node.op} {node.label!r} bends at zero, and the scale of channel {channel} is negative"
+    evidence = f"{node.op} {node.label!r} bends at zero, and the scale of {lowest(affine)} is negative"
     return Refused((Reason(Code.SIGN, node.label, evidence),))
 
 

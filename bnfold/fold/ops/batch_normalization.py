@@ -11,6 +11,7 @@ from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
 from bnfold.fold.ops.weights import (
     checked,
+    fits,
     goes_along,
     no_room,
     operand,
@@ -24,24 +25,25 @@ if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
 
+_CHANNELS = 1
+
 
 def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Scale gamma and move beta; mean, variance and epsilon stay."""
     lifted = of_node(node, draft)
     if isinstance(lifted, Refused):
         return lifted
-    if not goes_along(affine, lifted.axis):
-        return wrong_axis(node, affine, lifted.axis)
-    channels = lifted.size
-    same_channels(node, affine, channels)
+    if not goes_along(affine, _CHANNELS):
+        return wrong_axis(node, affine, _CHANNELS)
     scale = operand(node, 1, "scale", draft)
     bias = operand(node, 2, "bias", draft)
     if isinstance(scale, Refused):
         return scale
     if isinstance(bias, Refused):
         return bias
+    same_channels(node, affine, scale.dims[0])
     changes = checked((
-        SetWeight(node, 1, scale.scaled(affine.expanded(channels).scale)),
+        SetWeight(node, 1, scale.scaled(affine.on(_CHANNELS, scale.dims[0]).scale)),
         SetWeight(node, 2, Weight.dense(bias.name, affine(bias.float64()), bias.dtype)),
     ))  # fmt: skip
     return changes if isinstance(changes, Refused) else Absorbed(changes)
@@ -54,18 +56,18 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     lifted = of_node(node, draft)
     if isinstance(lifted, Refused):
         return lifted
-    if not goes_along(affine, lifted.axis) or affine.size not in (1, lifted.size):
-        return wrong_axis(node, affine, lifted.axis, "input")
     scale = operand(node, 1, "scale", draft)
     bias = operand(node, 2, "bias", draft)
     if isinstance(scale, Refused):
         return scale
     if isinstance(bias, Refused):
         return bias
+    if not fits(affine, _CHANNELS, scale.dims[0]):
+        return wrong_axis(node, affine, _CHANNELS, "input")
     # (affine(x) - mean) g + beta = (x - mean) (scale g) + ((affine(mean) - mean) g + beta)
     moved = (affine(lifted.center) - lifted.center) * lifted.scale + bias.float64()
     changes = checked((
-        SetWeight(node, 1, scale.scaled(affine.expanded(lifted.size).scale)),
+        SetWeight(node, 1, scale.scaled(affine.on(_CHANNELS, scale.dims[0]).scale)),
         SetWeight(node, 2, Weight.dense(bias.name, moved, bias.dtype)),
     ))  # fmt: skip
     return changes if isinstance(changes, Refused) else Absorbed(changes)

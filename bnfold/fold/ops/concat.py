@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.fold.affine import Affine
 from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetWeight
 from bnfold.fold.ops.weights import checked, no_room
@@ -13,7 +15,10 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
 
 if TYPE_CHECKING:
-    from bnfold.fold.affine import Affine
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node, Value
 
@@ -30,8 +35,7 @@ def concat(node: Node, affine: Affine, draft: Draft) -> Outcome:
     for position, part in enumerate(parts):
         constant = draft.weight(node, position)
         if isinstance(constant, Weight) and constant.dtype in FLOATS:
-            along = (-1, *(1,) * (len(constant.dims) - part.axis - 1))
-            values = part.on_values(constant.float64(), along)
+            values = part.on_tensor(constant.float64())
             changes.append(SetWeight(node, position, Weight.dense(constant.name, values, constant.dtype)))
         else:
             edges.append((position, part))
@@ -41,19 +45,54 @@ def concat(node: Node, affine: Affine, draft: Draft) -> Outcome:
 
 def concat_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: the readers get a map that leaves the other branches as they are."""
+    return concat_join(node, {position: affine}, draft)
+
+
+def concat_join(node: Node, arrivals: Mapping[int, Affine], draft: Draft) -> Outcome:
+    """The same where several branches are normalized, or all."""
+    position, first = next(iter(arrivals.items()))
     axis = _axis(node, node.inputs[position], draft)
-    if axis is None or axis != affine.axis:
+    if axis is None:
+        return _unknown(node)
+    same = len(arrivals) == len(node.inputs) and all(first.equals(other) for other in arrivals.values())
+    if same and axis not in first.axes:
+        return Carried(((0, first),))
+    if any(affine.axes and axis not in affine.axes for affine in arrivals.values()):
         evidence = (
             f"the other branches of Concat {node.label!r} carry the same channels without the normalization"
         )
         return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
     sizes = [_size(value, axis, draft) for value in node.inputs]
     known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes):
+    if len(known) < len(sizes) or sum(known) > MOST_CHANNELS:
         return _unknown(node)
-    start = sum(known[:position])
-    whole = affine.expanded(known[position]).embedded(np.arange(start, start + known[position]), sum(known))
-    return Carried(((0, whole),))
+    parts = [affine.embedded(axis, _places(known, i), sum(known)) for i, affine in arrivals.items()]
+    return Carried(((0, reduce(Affine.after, parts)),))
+
+
+def split(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Backward: the other parts keep their values, or, where nobody reads them, take the map as well."""
+    axis = _axis(node, node.inputs[0], draft)
+    others = [v for i, v in enumerate(node.outputs) if i != position and v is not None]
+    read = any(v.is_output or draft.readers(v) for v in others)
+    if not read and (axis is None or axis not in affine.axes):
+        return Carried(((0, affine),))
+    sizes = [] if axis is None else [_size(value, axis, draft) for value in node.outputs]
+    known = [size for size in sizes if size is not None]
+    if axis is None or len(known) < len(sizes) or sum(known) > MOST_CHANNELS:
+        return _unknown(node)
+    if affine.axes and axis not in affine.axes:
+        evidence = (
+            f"the other parts of Split {node.label!r} carry the same channels without the normalization"
+        )
+        return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
+    return Carried(((0, affine.embedded(axis, _places(known, position), sum(known))),))
+
+
+def _places(sizes: Sequence[int], position: int) -> NDArray[np.intp]:
+    """The indices along the axis that belong to a branch."""
+    start = sum(sizes[:position])
+    return np.arange(start, start + sizes[position])
 
 
 def split_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -68,18 +107,18 @@ def split_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Ou
 
 def _parts(node: Node, values: list[Value | None], affine: Affine, draft: Draft) -> list[Affine] | Refused:
     axis = _axis(node, values[0] if node.op == "Concat" else node.inputs[0], draft)
+    if not affine.axes or (axis is not None and axis not in affine.axes):
+        return [affine] * len(values)
     if axis is None:
         return _unknown(node)
-    if axis != affine.axis:
-        return [affine] * len(values)
     parts, start = [], 0
     for value in values:
         size = _size(value, axis, draft)
         if size is None:
             return _unknown(node)
-        parts.append(affine.take(np.arange(start, start + size), axis) if affine.size != 1 else affine)
+        parts.append(affine.take(axis, np.arange(start, start + size)))
         start += size
-    return parts if affine.size in (1, start) else _unknown(node)
+    return parts if start == affine.dims[affine.axes.index(axis)] else _unknown(node)
 
 
 def _axis(node: Node, value: Value | None, draft: Draft) -> int | None:
@@ -102,5 +141,5 @@ def _unknown(node: Node) -> Refused:
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, "run shape inference first"),))
 
 
-CONCAT = Operator(concat, concat_forward, summary="passes each branch its part")
-SPLIT = Operator(forward=split_forward, summary="passes each branch its part")
+CONCAT = Operator(concat, concat_forward, join=concat_join, summary="passes each branch its part")
+SPLIT = Operator(forward=split_forward, backward_of=split, summary="passes each branch its part")

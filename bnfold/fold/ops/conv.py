@@ -16,6 +16,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     bias_change,
     checked,
+    fits,
     goes_along,
     no_room,
     operand,
@@ -43,7 +44,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return wrong_axis(node, affine, 1)
     channels = weight.dims[0]
     same_channels(node, affine, channels)
-    factor = affine.expanded(channels).scale.reshape(-1, *(1,) * (len(weight.dims) - 1))
+    factor = affine.on(1, channels).scale.reshape(-1, *(1,) * (len(weight.dims) - 1))
     bias = bias_change(node, affine, channels, weight, draft)
     if isinstance(bias, Refused):
         return bias
@@ -60,13 +61,11 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return weight
     if len(weight.dims) < 3:  # noqa: PLR2004  # [M, C, one spatial axis] at least
         raise ModelError(f"Conv {node.label!r}: its weight {weight.name!r} has shape {list(weight.dims)}")
-    if not goes_along(affine, 1):
-        return wrong_axis(node, affine, 1, "input")
     channels, inputs, *kernel = weight.dims
     groups = node.int_attribute("group", 1)
-    if groups < 1 or channels % groups or affine.size not in (1, groups * inputs):
+    if groups < 1 or channels % groups or not fits(affine, 1, groups * inputs):
         return wrong_axis(node, affine, 1, "input")
-    affine = affine.expanded(groups * inputs)
+    affine = affine.on(1, groups * inputs)
     shift = affine.shift
     if shift.any() and (padding := _padding(node, kernel, draft)) is not None:
         return Refused((padding,))

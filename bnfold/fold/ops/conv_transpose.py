@@ -11,6 +11,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     bias_change,
     checked,
+    fits,
     goes_along,
     no_room,
     operand,
@@ -42,7 +43,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     inputs, columns, *kernel = weight.dims
     channels = groups * columns
     same_channels(node, affine, channels)
-    factor = affine.expanded(channels).scale.reshape(groups, 1, columns, *(1,) * len(kernel))
+    factor = affine.on(1, channels).scale.reshape(groups, 1, columns, *(1,) * len(kernel))
     view = (groups, inputs // groups, columns, *kernel)
     bias = bias_change(node, affine, channels, weight, draft)
     if isinstance(bias, Refused):
@@ -60,9 +61,9 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return weight
     groups = node.int_attribute("group", 1)
     inputs, columns, *kernel = weight.dims
-    if not goes_along(affine, 1) or affine.size not in (1, inputs) or groups < 1 or inputs % groups:
+    if not fits(affine, 1, inputs) or groups < 1 or inputs % groups:
         return wrong_axis(node, affine, 1, "input")
-    affine = affine.expanded(inputs)
+    affine = affine.on(1, inputs)
     shift = affine.shift
     changes: tuple[Change, ...] = (
         SetWeight(node, 1, weight.scaled(affine.scale.reshape(-1, *(1,) * (len(weight.dims) - 1)))),

@@ -12,12 +12,14 @@ import numpy as np
 
 from bnfold.fold.affine import Affine, Vector
 from bnfold.fold.operator import Bypass, Carried, Choice, Dissolve, Operator, Outcome, Refused, SetWeight
-from bnfold.fold.ops.weights import addend, checked, no_room, not_constant
+from bnfold.fold.ops.weights import addend, along, checked, no_room, not_constant
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
 from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node, Shape
 
@@ -34,12 +36,8 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         spread = _spread(node, affine, draft) if lifted.reasons[0].code is Code.NO_LINEAR_NEIGHBOUR else None
         return spread or lifted
     position, own = lifted
-    if own.size != 1 and affine.size != 1 and own.axis != affine.axis:
-        return _refused(
-            node, f"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}"
-        )
-    if affine.size == 1:
-        affine = affine.on_axis(own.axis)
+    if not _nested(own, affine):
+        return _across(node, own, affine)
     return Carried(((position, affine.after(own)),), (Dissolve(node, position),))
 
 
@@ -50,37 +48,40 @@ def _spread(node: Node, affine: Affine, draft: Draft) -> Outcome | None:
     shapes = [draft.shape(v) if v is not None else None for v in node.inputs]
     if not all(shape is not None and _has_channels(shape, shapes, affine) for shape in shapes):
         return None
-    scale = Affine(affine.axis, np.zeros(1), affine.scale, np.zeros(1))
-    flipped = scale if node.op == "Add" else Affine(affine.axis, np.zeros(1), affine.scale, -affine.shift)
     constant = next((i for i in (0, 1) if isinstance(draft.weight(node, i), Weight)), None)
     if constant is not None:
-        return _scaled_constant(node, constant, affine, scale, draft)
+        return _scaled_constant(node, constant, affine, draft)
     return Choice((
-        Carried(((0, affine), (1, scale))),
-        Carried(((0, scale), (1, affine if node.op == "Add" else flipped))),
+        Carried(((0, affine), (1, affine.scaling))),
+        Carried(((0, affine.scaling), (1, affine if node.op == "Add" else _opposite(affine)))),
     ))  # fmt: skip
 
 
-def _scaled_constant(node: Node, position: int, affine: Affine, scale: Affine, draft: Draft) -> Outcome:
+def _opposite(affine: Affine) -> Affine:
+    """The map with the opposite shift."""
+    return Affine(affine.axes, np.zeros_like(affine.scale), affine.scale, -affine.shift)
+
+
+def _scaled_constant(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """A constant that differs from place to place stays, scaled; the other term takes the whole map."""
     found = addend(node, position, "constant", draft)
     if isinstance(found, Refused):
         return found
-    along = (-1, *(1,) * (len(found.dims) - affine.axis - 1))
-    weight = Weight.dense(found.name, scale.on_values(found.float64(), along), found.dtype)
+    weight = Weight.dense(found.name, affine.scaling.on_tensor(found.float64()), found.dtype)
     changes = checked((SetWeight(node, position, weight),))
     if isinstance(changes, Refused):
         return changes
     # With the constant first, `c - x`: the shift comes with the opposite sign.
     flip = node.op == "Sub" and position == 0
-    other = Affine(affine.axis, np.zeros(1), affine.scale, -affine.shift) if flip else affine
+    other = _opposite(affine) if flip else affine
     return Carried(((1 - position, other),), changes)
 
 
 def _has_channels(shape: Shape, shapes: list[Shape | None], affine: Affine) -> bool:
     """Whether a term has the rank of the sum and all of its channels, so that it is not broadcast to them."""
     same_rank = all(other is not None and len(other) == len(shape) for other in shapes)
-    return same_rank and affine.axis < len(shape) and shape[affine.axis] == affine.size
+    own = zip(affine.axes, affine.dims, strict=True)
+    return same_rank and all(axis < len(shape) and shape[axis] == size for axis, size in own)
 
 
 def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -91,12 +92,30 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     runtime, own = lifted
     if runtime != position:
         return no_room(node, position)
-    if own.size != 1 and affine.size != 1 and own.axis != affine.axis:
-        return _refused(
-            node, f"its constant goes along axis {own.axis}, the normalization along axis {affine.axis}"
-        )
-    axis = affine.axis if affine.size != 1 else own.axis
-    return Carried(((0, own.after(affine).on_axis(axis)),), (Bypass(node, position),))
+    if not _nested(own, affine):
+        return _across(node, own, affine)
+    return Carried(((0, own.after(affine)),), (Bypass(node, position),))
+
+
+def join(node: Node, arrivals: Mapping[int, Affine], draft: Draft) -> Outcome:
+    """A sum of two normalized terms: `s a + t + s b + u = s (a + b) + (t + u)`."""
+    one, other = (arrivals[position] for position in (0, 1))
+    shapes = [draft.shape(v) if v is not None else None for v in node.inputs]
+    same = one.axes == other.axes and one.dims == other.dims and np.array_equal(one.scale, other.scale)
+    fit = all(shape is not None and _has_channels(shape, shapes, one) for shape in shapes)
+    if node.op not in {"Add", "Sub"} or node.opset < _NUMPY_BROADCAST or not same or not fit:
+        return _refused(node, f"{node.op} {node.label!r} joins two tensors that are normalized differently")
+    shift = one.shift + other.shift if node.op == "Add" else one.shift - other.shift
+    return Carried(((0, Affine(one.axes, np.zeros_like(one.scale), one.scale, shift)),))
+
+
+def _nested(own: Affine, affine: Affine) -> bool:
+    """Whether one of two maps goes along no axis that the other does not."""
+    return set(own.axes) <= set(affine.axes) or not affine.axes
+
+
+def _across(node: Node, own: Affine, affine: Affine) -> Refused:
+    return _refused(node, f"its constant goes along {along(own)}, the normalization along {along(affine)}")
 
 
 def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
@@ -139,19 +158,19 @@ def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
 def _map(op: str, position: int, values: Vector, axis: int) -> Affine:
     zero, one = np.zeros(1), np.ones(1)
     if op == "Add":
-        return Affine(axis, zero, one, values)
+        return Affine.along(axis, zero, one, values)
     if op == "Sub" and position == 0:
-        return Affine(axis, values, one, zero)
+        return Affine.along(axis, values, one, zero)
     if op == "Sub":
-        return Affine(axis, values, -one, zero)
+        return Affine.along(axis, values, -one, zero)
     if op == "Mul":
-        return Affine(axis, zero, values, zero)
+        return Affine.along(axis, zero, values, zero)
     with np.errstate(divide="ignore"):
-        return Affine(axis, zero, 1.0 / values, zero)
+        return Affine.along(axis, zero, 1.0 / values, zero)
 
 
 def _axis(node: Node, constant: Weight, position: int, shape: Shape) -> int | Refused:
-    """The axis of the runtime operand along which the constant varies; 1 when it does not vary."""
+    """The axis of the runtime operand along which the constant varies; 0 when it does not vary."""
     dims = constant.dims
     offset = len(shape) - len(dims)
     if node.opset < _NUMPY_BROADCAST:
@@ -167,7 +186,7 @@ def _axis(node: Node, constant: Weight, position: int, shape: Shape) -> int | Re
         return _refused(node, f"the constant of {node.op} {node.label!r} has more dimensions than the tensor")
     varying = [i for i, d in enumerate(dims) if d != 1]
     if not varying:
-        return 1
+        return 0
     if len(varying) > 1:
         return _refused(node, f"the constant of {node.op} {node.label!r} varies along {len(varying)} axes")
     axis = offset + varying[0]
@@ -183,4 +202,9 @@ def _refused(node: Node, why: str) -> Refused:
     return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, why),))
 
 
-OPERATOR = Operator(backward, forward, summary="takes a constant per channel into the map, and passes it on")
+OPERATOR = Operator(
+    backward,
+    forward,
+    join=join,
+    summary="takes a constant per channel into the map, and passes it on",
+)

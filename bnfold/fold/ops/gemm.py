@@ -17,6 +17,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     addend,
     checked,
+    fits,
     goes_along,
     no_room,
     operand,
@@ -47,7 +48,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     column_axis = 0 if node.int_attribute("transB", 0) else 1
     columns = weight.dims[column_axis]
     same_channels(node, affine, columns)
-    affine = affine.expanded(columns)
+    affine = affine.on(1, columns)
     factor = affine.scale.reshape((-1, 1) if column_axis == 0 else (1, -1))
     new_c = _new_c(node, affine, weight, draft)
     if isinstance(new_c, Refused):
@@ -61,12 +62,12 @@ def _new_c(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Ch
     if draft.weight(node, 2) is None:
         if not affine.shift.any():
             return ()
-        new, name, dtype = affine(np.zeros(affine.size)), f"{weight.name}_bias", weight.dtype
+        new, name, dtype = affine(np.zeros(affine.dims)), f"{weight.name}_bias", weight.dtype
     else:
         old = addend(node, 2, "C", draft)
         if isinstance(old, Refused):
             return old
-        if len(old.dims) > 2 or (old.dims and old.dims[-1] not in (1, affine.size)):  # noqa: PLR2004  # a matrix
+        if len(old.dims) > 2 or (old.dims and old.dims[-1] not in (1, *affine.dims)):  # noqa: PLR2004  # a matrix
             raise ModelError(f"Gemm {node.label!r}: its C {old.name!r} has shape {list(old.dims)}")
         new, name, dtype = affine(beta * old.float64()), old.name, old.dtype
     attributes: dict[str, int | float] = {}
@@ -90,16 +91,16 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     features = 0 if node.int_attribute("transA", 0) else 1
     row_axis = 1 if node.int_attribute("transB", 0) else 0
     rows, columns = weight.dims[row_axis], weight.dims[1 - row_axis]
-    if not goes_along(affine, features) or affine.size not in (1, rows):
+    if not fits(affine, features, rows):
         return wrong_axis(node, affine, features, "input")
-    affine = affine.expanded(rows)
+    affine = affine.on(features, rows)
     along = (-1, 1) if row_axis == 0 else (1, -1)
     changes: tuple[Change, ...] = (SetWeight(node, 1, weight.scaled(affine.scale.reshape(along))),)
     if affine.shift.any():
         products = weight.float64() * affine.shift.reshape(along)
         gained = ordered_sum(products.T if row_axis == 0 else products)
         gained *= node.float_attribute("alpha", 1.0)
-        new_c = _new_c(node, shift_by(gained).expanded(columns), weight, draft)
+        new_c = _new_c(node, shift_by(gained).on(1, columns), weight, draft)
         if isinstance(new_c, Refused):
             return new_c
         changes += new_c

@@ -22,6 +22,7 @@ from bnfold.fold.operator import (
 )
 from bnfold.fold.ops.weights import (
     checked,
+    fits,
     goes_along,
     operand,
     ordered_sum,
@@ -61,7 +62,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         return wrong_axis(node, affine, feature)
     features = weight.dims[-1] if side == 1 else weight.dims[-2]
     same_channels(node, affine, features)
-    affine = affine.expanded(features)
+    affine = affine.on(feature, features)
     along = (-1,) if side == 1 else (-1, 1)
     factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
     changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)
@@ -91,9 +92,9 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return _unknown_rank(node)
     summed = len(shape) - 1 if side == 1 else len(shape) - 2
     length = weight.dims[-2] if side == 1 else weight.dims[-1]
-    if not goes_along(affine, summed) or affine.size not in (1, length):
+    if not fits(affine, summed, length):
         return wrong_axis(node, affine, summed, "input")
-    affine = affine.expanded(length)
+    affine = affine.on(summed, length)
     along = (-1, 1) if side == 1 else (-1,)
     factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
     changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)

@@ -10,7 +10,7 @@ from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, S
 from bnfold.fold.ops.weights import (
     addend,
     checked,
-    goes_along,
+    fits,
     operand,
     wrong_axis,
 )
@@ -41,12 +41,12 @@ def _absorb(node: Node, affine: Affine, axis: int, draft: Draft) -> Outcome:
     scale = operand(node, 1, "scale", draft)
     if isinstance(scale, Refused):
         return scale
-    if not goes_along(affine, axis) or len(scale.dims) != 1 or affine.size not in (1, scale.dims[0]):
+    if len(scale.dims) != 1 or not fits(affine, axis, scale.dims[0]):
         return wrong_axis(node, affine, axis)
-    affine = affine.expanded(scale.dims[0])
+    affine = affine.on(axis, scale.dims[0])
     changes: tuple[Change, ...] = (SetWeight(node, 1, scale.scaled(affine.scale)),)
     if draft.weight(node, 2) is None:
-        name, old, dtype = f"{scale.name}_bias", np.zeros(affine.size), scale.dtype
+        name, old, dtype = f"{scale.name}_bias", np.zeros(affine.dims), scale.dtype
     else:
         bias = addend(node, 2, "bias", draft)
         if isinstance(bias, Refused):

@@ -16,7 +16,7 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
-    from bnfold.fold.affine import Affine, Vector
+    from bnfold.fold.affine import Affine, Values
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
 
@@ -34,18 +34,20 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
 
 
 def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
-    pads = _pads_of_axis(node, affine.axis, draft)
-    if pads is None or any(pads):
-        evidence = f"Pad {node.label!r} pads the normalized axis {affine.axis}, or its pads are not known"
-        return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    for axis in affine.axes:
+        pads = _pads_of_axis(node, axis, draft)
+        if pads is None or any(pads):
+            evidence = f"Pad {node.label!r} pads the normalized axis {axis}, or its pads are not known"
+            return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
     found = node.attribute("mode")
-    if (found is not None and found.s != b"constant") or not affine.size:
+    if (found is not None and found.s != b"constant") or 0 in affine.dims:
         return Carried(((0, affine),))
     constant = _constant(node, draft)
     if isinstance(constant, Refused):
         return constant
     old, dtype_source = constant
-    moved: Vector = (old - affine.shift) / affine.scale if forward else old * affine.scale + affine.shift
+    by_channel: Values = (old - affine.shift) / affine.scale if forward else old * affine.scale + affine.shift
+    moved = np.reshape(by_channel, -1)
     if not np.isfinite(moved).all() or (moved != moved[0]).any():
         evidence = (
             f"Pad {node.label!r} fills with {old:g}, which would have to differ from channel to channel"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
-from bnfold.fold.ops.weights import no_room
+from bnfold.fold.ops.weights import lowest, no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -32,8 +30,7 @@ def maximum(node: Node, affine: Affine, _draft: Draft) -> Outcome:
         evidence = f"the indices that {node.op} {node.label!r} returns are read"
         return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, evidence),))
     if (affine.scale < 0).any():
-        channel = int(np.argmin(affine.scale))
-        evidence = f"{node.op} {node.label!r} takes a maximum, and the scale of channel {channel} is negative"
+        evidence = f"{node.op} {node.label!r} takes a maximum, and the scale of {lowest(affine)} is negative"
         return Refused((Reason(Code.SIGN, node.label, evidence),))
     return _spatial(node, affine) or Carried(((0, affine),))
 
@@ -50,27 +47,29 @@ def average(node: Node, affine: Affine, _draft: Draft) -> Outcome:
 
 def mean(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """ReduceMean, backward: the axes it took away come back."""
-    reduced = _reduced_axes(node, draft)
-    if reduced is None:
+    kept = _kept_axes(node, draft)
+    if kept is None or any(axis >= len(kept) or kept[axis] is None for axis in affine.axes):
         return _unknown_axes(node)
-    kept = [i for i in range(len(reduced)) if not reduced[i]]
-    axis = (
-        affine.axis if node.int_attribute("keepdims", 1) else (kept + [-1] * (affine.axis + 1))[affine.axis]
-    )
-    if axis < 0 or axis >= len(reduced) or reduced[axis]:
-        return _unknown_axes(node)
-    return Carried(((0, affine.on_axis(axis)),))
+    return Carried(((0, affine.with_axes([axis for i in affine.axes if (axis := kept[i]) is not None])),))
 
 
 def mean_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """ReduceMean, forward: the axes before the channels may go."""
     if position:
         return no_room(node, position)
-    reduced = _reduced_axes(node, draft)
-    if reduced is None or affine.axis >= len(reduced) or reduced[affine.axis]:
+    kept = _kept_axes(node, draft)
+    if kept is None or not set(affine.axes) <= set(kept):
         return _unknown_axes(node)
-    gone = 0 if node.int_attribute("keepdims", 1) else sum(reduced[: affine.axis])
-    return Carried(((0, affine.on_axis(affine.axis - gone)),))
+    return Carried(((0, affine.with_axes([kept.index(axis) for axis in affine.axes])),))
+
+
+def _kept_axes(node: Node, draft: Draft) -> list[int | None] | None:
+    """For every output axis which input axis it is, None for a reduced one; None when that is not known."""
+    reduced = _reduced_axes(node, draft)
+    if reduced is None:
+        return None
+    keep = node.int_attribute("keepdims", 1)
+    return [None if gone else axis for axis, gone in enumerate(reduced) if keep or not gone]
 
 
 def _averages_padding(node: Node) -> bool:
@@ -82,9 +81,10 @@ def _averages_padding(node: Node) -> bool:
 
 
 def _spatial(node: Node, affine: Affine) -> Refused | None:
-    if affine.axis < _FIRST_SPATIAL:
+    mixed = [axis for axis in affine.axes if axis >= _FIRST_SPATIAL]
+    if not mixed:
         return None
-    evidence = f"{node.op} {node.label!r} mixes the entries of axis {affine.axis}, which is normalized"
+    evidence = f"{node.op} {node.label!r} mixes the entries of axis {mixed[0]}, which is normalized"
     return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 

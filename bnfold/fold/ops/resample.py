@@ -12,7 +12,7 @@ import numpy as np
 
 from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
-from bnfold.fold.ops.weights import no_room
+from bnfold.fold.ops.weights import fits, no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -31,10 +31,11 @@ def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
         evidence = f"Resize {node.label!r} fills in a value of its own outside of the image"
         return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
     before, _ = _shapes(node, draft)
-    if before is None or len(before) <= affine.axis:
-        return _lost(node, "its shapes are unknown")
-    if not _leaves_alone(node, affine.axis, before, draft):
-        return _lost(node, f"it is not known to leave axis {affine.axis} alone")
+    for axis in affine.axes:
+        if before is None or len(before) <= axis:
+            return _lost(node, "its shapes are unknown")
+        if not _leaves_alone(node, axis, before, draft):
+            return _lost(node, f"it is not known to leave axis {axis} alone")
     return Carried(((0, affine),))
 
 
@@ -67,13 +68,8 @@ def resize_forward(node: Node, position: int, affine: Affine, draft: Draft) -> O
 
 def depth_to_space(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: each output channel is made of `blocksize ** 2` input channels."""
-    if affine.axis != 1:
-        return _lost(node, "it is not the channel axis that is normalized")
     _, behind = _shapes(node, draft)
-    channels = _channels(behind, node.int_attribute("blocksize", 1))
-    if not channels or affine.size not in (1, channels):
-        return _lost(node, "its number of channels is unknown")
-    return Carried(((0, affine.take(_blocks(node, channels), 1)),))
+    return _repeated(node, affine, _channels(behind, node.int_attribute("blocksize", 1)))
 
 
 def depth_to_space_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -81,27 +77,19 @@ def depth_to_space_forward(node: Node, _position: int, affine: Affine, draft: Dr
     before, _ = _shapes(node, draft)
     inputs = _channels(before)
     blocks = node.int_attribute("blocksize", 1) ** 2
-    if affine.axis != 1 or not inputs or inputs % blocks:
-        return _lost(node, "its number of channels is unknown")
-    return _merged(node, affine, _blocks(node, inputs // blocks))
+    return _merged(node, affine, inputs // blocks if inputs % blocks == 0 else 0)
 
 
 def space_to_depth(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: all output channels of an input channel must have the same map."""
     before, _ = _shapes(node, draft)
-    channels = _channels(before, node.int_attribute("blocksize", 1))
-    if affine.axis != 1 or not channels:
-        return _lost(node, "its number of channels is unknown")
-    return _merged(node, affine, _blocks(node, channels))
+    return _merged(node, affine, _channels(before, node.int_attribute("blocksize", 1)))
 
 
 def space_to_depth_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: each input channel is spread over `blocksize ** 2` output channels."""
     before, _ = _shapes(node, draft)
-    channels = _channels(before, node.int_attribute("blocksize", 1))
-    if affine.axis != 1 or not channels or affine.size not in (1, channels):
-        return _lost(node, "its number of channels is unknown")
-    return Carried(((0, affine.take(_blocks(node, channels), 1)),))
+    return _repeated(node, affine, _channels(before, node.int_attribute("blocksize", 1)))
 
 
 def expand(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -109,10 +97,7 @@ def expand(node: Node, affine: Affine, draft: Draft) -> Outcome:
     before, behind = _shapes(node, draft)
     if before is None or behind is None:
         return _lost(node, "its shapes are unknown")
-    axis = affine.axis - (len(behind) - len(before))
-    if axis < 0 or not isinstance(before[axis], int) or before[axis] != behind[affine.axis]:
-        return _lost(node, "it repeats the normalized axis")
-    return Carried(((0, affine.on_axis(axis)),))
+    return _expanded(node, affine, before, behind)
 
 
 def expand_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -120,10 +105,16 @@ def expand_forward(node: Node, position: int, affine: Affine, draft: Draft) -> O
     before, behind = _shapes(node, draft)
     if position or before is None or behind is None:
         return _lost(node, "its shapes are unknown")
-    axis = affine.axis + (len(behind) - len(before))
-    if not isinstance(before[affine.axis], int) or before[affine.axis] != behind[axis]:
-        return _lost(node, "it repeats the normalized axis")
-    return Carried(((0, affine.on_axis(axis)),))
+    return _expanded(node, affine, behind, before)
+
+
+def _expanded(node: Node, affine: Affine, there: Shape, here: Shape) -> Outcome:
+    """The map on `there`, given that on `here`; axes are counted from the right."""
+    moved = [axis + len(there) - len(here) for axis in affine.axes]
+    for axis, other in zip(affine.axes, moved, strict=True):
+        if other < 0 or not isinstance(here[axis], int) or here[axis] != there[other]:
+            return _lost(node, "it repeats the normalized axis")
+    return Carried(((0, affine.with_axes(moved)),))
 
 
 def _blocks(node: Node, channels: int) -> np.typing.NDArray[np.intp]:
@@ -134,17 +125,24 @@ def _blocks(node: Node, channels: int) -> np.typing.NDArray[np.intp]:
     return deep // blocks if mode is not None and mode.s == b"CRD" else deep % channels
 
 
-def _merged(node: Node, affine: Affine, owner: np.typing.NDArray[np.intp]) -> Outcome:
-    """The map of the flat channels, if all deep channels of each agree."""
-    if affine.size == 1:
+def _repeated(node: Node, affine: Affine, channels: int) -> Outcome:
+    """The map of the deep channels, given that of the flat ones."""
+    if not affine.axes:
         return Carried(((0, affine),))
-    if affine.size != len(owner):
-        return _lost(node, "its number of channels is unknown")
-    flat = affine.take(np.unique(owner, return_index=True)[1], 1)
-    again = flat.take(owner, 1)
-    if not all(
-        np.array_equal(a, b) for a, b in zip(again.vectors, affine.expanded(affine.size).vectors, strict=True)
-    ):
+    if not channels or not fits(affine, 1, channels):
+        return _lost(node, "its number of channels is unknown, or another axis is normalized")
+    return Carried(((0, affine.take(1, _blocks(node, channels))),))
+
+
+def _merged(node: Node, affine: Affine, channels: int) -> Outcome:
+    """The map of the flat channels, if all deep channels of each agree."""
+    if not affine.axes:
+        return Carried(((0, affine),))
+    owner = _blocks(node, channels)
+    if not channels or not fits(affine, 1, len(owner)):
+        return _lost(node, "its number of channels is unknown, or another axis is normalized")
+    flat = affine.take(1, np.unique(owner, return_index=True)[1])
+    if not flat.take(1, owner).equals(affine):
         return _lost(node, "it joins channels that are normalized differently")
     return Carried(((0, flat),))
 

@@ -25,40 +25,42 @@ def _lost(node: Node, why: str) -> Refused:
 
 def reshape(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: follow the flat order of the elements from the output to the input."""
-    shapes = _shapes(node, draft)
-    if isinstance(shapes, Refused):
-        return shapes
-    before, behind = shapes
-    carried = through_reshape(affine, behind, before)
-    return _mixed(node, before, behind) if carried is None else Carried(((0, carried),))
+    return _reshaped(node, affine, draft, forward=False)
 
 
 def reshape_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """The same from the input to the output."""
-    if position:
-        return no_room(node, position)
+    return no_room(node, position) if position else _reshaped(node, affine, draft, forward=True)
+
+
+def _reshaped(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
+    affine = affine.reduced()
+    if not affine.axes:
+        return Carried(((0, affine),))
     shapes = _shapes(node, draft)
     if isinstance(shapes, Refused):
         return shapes
     before, behind = shapes
-    carried = through_reshape(affine, before, behind)
-    return _mixed(node, before, behind) if carried is None else Carried(((0, carried),))
+    carried = through_reshape(affine, *((before, behind) if forward else (behind, before)))
+    if carried is not None:
+        return Carried(((0, carried),))
+    return _lost(node, f"from {_text(before)} to {_text(behind)} an index no longer belongs to one channel")
 
 
 def transpose(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: output axis `i` is input axis `perm[i]`."""
     perm = _perm(node, draft)
-    if perm is None or affine.axis >= len(perm):
+    if perm is None or any(axis >= len(perm) for axis in affine.axes):
         return _lost(node, "its rank is unknown and it has no perm")
-    return Carried(((0, affine.on_axis(perm[affine.axis])),))
+    return Carried(((0, affine.with_axes([perm[axis] for axis in affine.axes])),))
 
 
 def transpose_forward(node: Node, _position: int, affine: Affine, draft: Draft) -> Outcome:
     """Forward: input axis `perm[i]` is output axis `i`."""
     perm = _perm(node, draft)
-    if perm is None or affine.axis not in perm:
+    if perm is None or not set(affine.axes) <= set(perm):
         return _lost(node, "its rank is unknown and it has no perm")
-    return Carried(((0, affine.on_axis(perm.index(affine.axis))),))
+    return Carried(((0, affine.with_axes([perm.index(axis) for axis in affine.axes])),))
 
 
 def _perm(node: Node, draft: Draft) -> tuple[int, ...] | None:
@@ -81,10 +83,6 @@ def _shapes(node: Node, draft: Draft) -> tuple[Shape, Shape] | Refused:
     before = tuple(f"\0{i}" if d is None else d for i, d in enumerate(before))
     behind = tuple(_copied(node, before, i, draft) if d is None else d for i, d in enumerate(behind))
     return before, behind
-
-
-def _mixed(node: Node, before: Shape, behind: Shape) -> Refused:
-    return _lost(node, f"from {_text(before)} to {_text(behind)} an index no longer belongs to one channel")
 
 
 def _copied(node: Node, here: Shape, axis: int, draft: Draft) -> int | str | None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.axes import MOST_CHANNELS
-from bnfold.fold.operator import Carried, Operator, Outcome, Refused
+from bnfold.fold.operator import Carried, Choice, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bnfold.fold.affine import Affine
@@ -23,10 +25,18 @@ _SLICE_INPUTS_SINCE = 10
 
 
 def slice_backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
-    """What is cut off may keep its values: nobody reads it."""
+    """What is cut off may keep its values, or take the map as well: nobody reads it."""
     shape = _shape(node, draft)
-    chosen = None if shape is None else _sliced(node, affine.axis, shape, draft)
-    return _backward(node, affine, affine.axis, shape, chosen)
+    if not affine.axes:
+        axes = range(len(shape)) if shape is not None else ()
+        cuts = [(axis, _sliced(node, axis, shape, draft)) for axis in axes if shape is not None]
+        return _anywhere(node, affine, shape, cuts)
+    outcome: Outcome = Carried(((0, affine),))
+    for axis in affine.axes:
+        if isinstance(outcome, Carried):
+            chosen = None if shape is None else _sliced(node, axis, shape, draft)
+            outcome = _embedded(node, outcome.edges[0][1], axis, shape, chosen)
+    return outcome
 
 
 def slice_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -34,8 +44,12 @@ def slice_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Ou
     if position:
         return no_room(node, position)
     shape = _shape(node, draft)
-    chosen = None if shape is None else _sliced(node, affine.axis, shape, draft)
-    return _forward(node, affine, affine.axis, shape, chosen)
+    for axis, size in zip(affine.axes, affine.dims, strict=True):
+        chosen = None if shape is None else _sliced(node, axis, shape, draft)
+        if chosen is None or shape is None or _size(shape, axis) != size:
+            return _unknown(node)
+        affine = affine.take(axis, chosen)
+    return Carried(((0, affine),))
 
 
 def gather_backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -44,12 +58,17 @@ def gather_backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     if shape is None or indices is None:
         return _unknown(node)
     axis = node.int_attribute("axis", 0) % len(shape)
-    if axis <= affine.axis < axis + indices.ndim:
-        if indices.ndim != 1:
-            return _unknown(node)
-        return _backward(node, affine, axis, shape, indices % _size(shape, axis))
-    moved = affine.axis if affine.axis < axis else affine.axis - indices.ndim + 1
-    return Carried(((0, affine.on_axis(moved)),))
+    ours = [a for a in affine.axes if axis <= a < axis + indices.ndim]
+    moved = [a if a < axis else a - indices.ndim + 1 for a in affine.axes if a not in ours]
+    size = _size(shape, axis)
+    chosen = indices.reshape(-1) % size if size else None
+    if not affine.axes:
+        return _anywhere(node, affine, shape, [(axis, chosen)])
+    if not ours:
+        return Carried(((0, affine.with_axes(moved)),))
+    if indices.ndim != 1:
+        return _unknown(node)
+    return _embedded(node, affine, axis, shape, chosen)
 
 
 def gather_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -58,43 +77,41 @@ def gather_forward(node: Node, position: int, affine: Affine, draft: Draft) -> O
     if position or shape is None or indices is None:
         return _unknown(node)
     axis = node.int_attribute("axis", 0) % len(shape)
-    if axis == affine.axis:
-        if indices.ndim != 1:
+    if axis in affine.axes:
+        size = _size(shape, axis)
+        if size != affine.dims[affine.axes.index(axis)] or not size:
             return _unknown(node)
-        return _forward(node, affine, axis, shape, indices % _size(shape, axis))
-    moved = affine.axis if affine.axis < axis else affine.axis + indices.ndim - 1
-    return Carried(((0, affine.on_axis(moved)),))
+        indices = indices % size
+    return Carried(((0, affine.take(axis, indices)),))
 
 
-def _backward(
+def _anywhere(
+    node: Node, affine: Affine, shape: Shape | None, cuts: Sequence[tuple[int, NDArray[np.intp] | None]]
+) -> Choice:
+    """One map for all that is read: of the whole input, or, where others read the rest, of that alone."""
+    options = [Carried(((0, affine),))]
+    for axis, chosen in cuts:
+        if chosen is not None and shape is not None and len(chosen) != shape[axis]:
+            apart = _embedded(node, affine, axis, shape, chosen)
+            options += [apart] if isinstance(apart, Carried) else []
+    return Choice(tuple(options))
+
+
+def _embedded(
     node: Node, affine: Affine, axis: int, shape: Shape | None, chosen: NDArray[np.intp] | None
-) -> Outcome:
-    """Embed the map of the chosen channels; one chosen twice must be asked for the same both times."""
+) -> Carried | Refused:
+    """Embed the map of the chosen indices; one chosen twice must be asked for the same both times."""
     size = 0 if shape is None else _size(shape, axis)
-    if chosen is None or not size or affine.size not in (1, len(chosen)):
+    own = dict(zip(affine.axes, affine.dims, strict=True)).get(axis)
+    if chosen is None or not size or own not in (None, len(chosen)):
         return _unknown(node)
-    if affine.size == 1:
-        return Carried(((0, affine.expanded(len(chosen)).embedded(chosen, size)),))
-    whole = affine.embedded(chosen, size)
-    again = whole.take(chosen, axis)
-    if not all(
-        np.array_equal(a, b) for a, b in zip(again.vectors, affine.expanded(len(chosen)).vectors, strict=True)
-    ):
+    whole = affine.embedded(axis, chosen, size)
+    if own is not None and not whole.take(axis, chosen).equals(affine):
         evidence = (
             f"{node.op} {node.label!r} reads a channel twice, and each reading is normalized differently"
         )
         return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
-    return Carried(((0, whole.on_axis(axis)),))
-
-
-def _forward(
-    node: Node, affine: Affine, axis: int, shape: Shape | None, chosen: NDArray[np.intp] | None
-) -> Outcome:
-    if affine.size == 1:
-        return Carried(((0, affine),))
-    if chosen is None or shape is None or _size(shape, axis) != affine.size:
-        return _unknown(node)
-    return Carried(((0, affine.take(chosen, axis)),))
+    return Carried(((0, whole),))
 
 
 def _sliced(node: Node, axis: int, shape: Shape, draft: Draft) -> NDArray[np.intp] | None:

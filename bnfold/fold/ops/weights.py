@@ -72,16 +72,21 @@ def same_channels(node: Node, affine: Affine, channels: int) -> None:
     Raises:
         ModelError: they do not, so that no runtime can run the model.
     """
-    if affine.size not in (1, channels):
+    if affine.dims not in ((), (channels,)):
         raise ModelError(
             f"{node.op} {node.label!r} has {channels} output channels, "
-            f"but the normalization behind it has {affine.size}: the model is invalid"
+            f"but the normalization behind it has {affine.dims[0]}: the model is invalid"
         )
 
 
 def goes_along(affine: Affine, axis: int) -> bool:
-    """Whether the map goes along this axis; one map for the whole tensor goes along any."""
-    return affine.size == 1 or affine.axis == axis
+    """Whether the map goes along this axis alone; one map for the whole tensor goes along any."""
+    return affine.axes in ((), (axis,))
+
+
+def fits(affine: Affine, axis: int, size: int) -> bool:
+    """Whether the map goes along this axis alone, and has one entry or `size`."""
+    return affine.axes == () or (affine.axes == (axis,) and affine.dims == (size,))
 
 
 def wrong_axis(node: Node, affine: Affine, axis: int, side: str = "output") -> Refused:
@@ -90,15 +95,27 @@ def wrong_axis(node: Node, affine: Affine, axis: int, side: str = "output") -> R
         Reason(
             Code.CHANNEL_AXIS,
             node.label,
-            f"the normalized axis {affine.axis} of its {side} is not axis {axis}, "
-            f"the one {node.op} {node.label!r} has weights for",
+            f"its {side} is normalized along {along(affine)}, "
+            f"but {node.op} {node.label!r} has weights for axis {axis}",
         ),
     ))  # fmt: skip
 
 
 def shift_by(values: NDArray[np.float64]) -> Affine:
     """The map that adds `values`, one for each output channel."""
-    return Affine(1, np.zeros(1), np.ones(1), values)
+    return Affine.along(1, np.zeros(1), np.ones(1), values)
+
+
+def along(affine: Affine) -> str:
+    """The axes of a map, for a reason."""
+    axes = [str(axis) for axis in affine.axes]
+    return "all axes at once" if not axes else "axis " + " and ".join(axes)
+
+
+def lowest(affine: Affine) -> str:
+    """The channel of the smallest scale, for a reason."""
+    place = np.unravel_index(np.argmin(affine.scale), affine.scale.shape)
+    return "all channels" if not affine.axes else "channel " + ", ".join(str(int(i)) for i in place)
 
 
 def no_room(node: Node, position: int) -> Refused:

@@ -297,7 +297,6 @@ def test_channels_last_before_a_matmul() -> None:
 # --- together ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="between the two Reshapes a map goes along two axes, which is not followed")
 @directions
 @pytest.mark.parametrize("batch", [2, "n"])
 @pytest.mark.parametrize("groups", [2, 3])
