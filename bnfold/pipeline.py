@@ -16,7 +16,7 @@ import onnx
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.calls import Planned, plan_through_calls
 from bnfold.fold.emit import emit
-from bnfold.fold.plan import Fold, Options
+from bnfold.fold.plan import Fold, Options, Rejected
 from bnfold.model.edits import ModelEdits
 from bnfold.model.store import ModelFile, open_model
 from bnfold.model.store import tensors as tensors_of
@@ -25,7 +25,7 @@ from bnfold.model.write import staged, to_bytes
 from bnfold.provenance import Provenance, config_sha256
 from bnfold.report.schema import Report, Seconds, Size
 from bnfold.verification.options import Provider, TruthMode, Verification
-from bnfold.verification.verdict import Status, Verdict
+from bnfold.verification.verdict import FoldEvidence, Status, Verdict
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def optimize(
     seed: int = 0,
     truth: TruthMode = "auto",
     provider: Provider = "cpu",
+    per_fold: bool = False,
+    keep_going: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Fold every normalization that can be folded exactly, and prove that nothing else changed.
@@ -169,10 +171,13 @@ def optimize(
         seed: of the feeds of the verification.
         truth: how it is judged; as in `verify`.
         provider: what runs both models; as in `verify`.
+        per_fold: have the verdict say of each fold by itself how exact it is.
+        keep_going: where the results differ, drop the fold that is guilty (BNF030) and verify again.
         progress: told the name of each stage as it begins.
 
     Returns:
-        The result. When the verdict is "different" nothing has been written.
+        The result. When the verdict is "different" nothing has been written, and the verdict names the first
+        fold that makes the difference.
 
     Raises:
         ModelError: the model cannot be read or is not valid.
@@ -182,16 +187,70 @@ def optimize(
     tell = progress or _silent
     target = _target(model, output, in_place=in_place)
     options = Options(freeze, tuple(include), tuple(exclude), merge)
-    decision = _decide(model, options, tell)
-    edits, written = decision.edits
-    if provenance and edits.graphs:
-        edits = replace(edits, metadata=_provenance(decision.report, options).entries())
-    how = Verification(inputs, ranges, seed, truth, provider)
-    check = _Check(verify, model, edits, written, how, tell)
-    tell("writing")
-    if target is None or dry_run:
-        return _in_memory(decision.report, decision.opened, edits, check)
-    return _on_disk(decision.report, decision.opened, edits, target, check)
+    how = Verification(inputs, ranges, seed, truth, provider, per_fold)
+    job = _Job(model, None if dry_run else target, verify, provenance, how, tell)
+    result, guilty = job.run(options), None
+    while (guilty := job.guilty(result, options)) is not None and keep_going:
+        options = replace(options, rejected=(*options.rejected, guilty))
+        result = job.run(options)
+    names = [each.node for each in options.rejected] + ([guilty.node] if guilty is not None else [])
+    return _blaming(result, names) if names else result
+
+
+def _blaming(result: Result, names: Sequence[str]) -> Result:
+    """The result with the names of the folds that make, or would have made, a difference."""
+    verdict = result.verdict
+    if verdict is None:
+        return result
+    if verdict.status == "different":
+        finding = f"the first fold that makes a difference is that of {names[-1]!r}; --keep-going drops it"
+    else:
+        finding = f"dropped, because with them results differ: {', '.join(names)}"
+    verdict = replace(verdict, guilty=tuple(names), findings=(finding, *verdict.findings))
+    return replace(result, report=replace(result.report, verdict=verdict))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of `optimize`, but for the options of the plan, which a failed verification may change."""
+
+    model: Source
+    target: Path | None
+    verified: bool
+    provenance: bool
+    how: Verification
+    tell: Progress
+
+    def run(self, options: Options) -> Result:
+        """Fold, verify and write."""
+        decision = _decide(self.model, options, self.tell)
+        edits, written = decision.edits
+        if self.provenance and edits.graphs:
+            edits = replace(edits, metadata=_provenance(decision.report, options).entries())
+        check = _Check(self.verified, self.model, edits, written, self.how, self.tell)
+        self.tell("writing")
+        if self.target is None:
+            return _in_memory(decision.report, decision.opened, edits, check)
+        return _on_disk(decision.report, decision.opened, edits, self.target, check)
+
+    def guilty(self, result: Result, options: Options) -> Rejected | None:
+        """The first fold that makes the results differ; None where they do not, or no fold makes them."""
+        from bnfold.verification.blame import first_guilty  # noqa: PLC0415  # for those who need it
+
+        verdict, folds = result.verdict, result.folds
+        if verdict is None or verdict.status != "different" or not folds:
+            return None
+        evidence = verdict.summary.removeprefix("different: ")
+        trial = replace(self, target=None, how=replace(self.how, per_fold=False))
+
+        def differs(count: int) -> bool:
+            self.tell(f"looking for the fold that makes the difference (with {count} of {len(folds)})")
+            left_out = tuple(Rejected(fold.node, fold.scope, evidence) for fold in folds[count:])
+            tried = trial.run(replace(options, rejected=(*options.rejected, *left_out))).verdict
+            return tried is not None and tried.status == "different"
+
+        index = first_guilty(len(folds), differs)
+        return None if index is None else Rejected(folds[index].node, folds[index].scope, evidence)
 
 
 def verify(
@@ -248,12 +307,12 @@ class _Check:
     def complete(self, report: Report, result: Path | bytes) -> Report:
         """The report with a verdict on `result`."""
         started = time.perf_counter()
-        verdict = self._verdict(result)
+        verdict = self._verdict(result, report.folds)
         return replace(
             report, verdict=verdict, seconds=replace(report.seconds, verify=time.perf_counter() - started)
         )
 
-    def _verdict(self, result: Path | bytes) -> Verdict:
+    def _verdict(self, result: Path | bytes, folds: tuple[Fold, ...]) -> Verdict:
         if not self.wanted:
             return self._without_running("not verified", "verification was switched off")
         if not self.edits.graphs:
@@ -266,7 +325,13 @@ class _Check:
         self.tell("verifying the weights")
         self._check_algebra(open_model(result))
         self.tell("verifying the results")
-        return judge(_path_or_bytes(self.source), result, self.how, progress=self.tell)
+        verdict = judge(_path_or_bytes(self.source), result, self.how, progress=self.tell)
+        return replace(verdict, per_fold=self._per_fold(folds, result)) if self.how.per_fold else verdict
+
+    def _per_fold(self, folds: tuple[Fold, ...], result: Path | bytes) -> tuple[FoldEvidence, ...]:
+        from bnfold.verification.sites import per_fold  # noqa: PLC0415  # as above
+
+        return per_fold(_path_or_bytes(self.source), result, folds, self.how, progress=self.tell)
 
     def _without_running(self, status: Status, summary: str) -> Verdict:
         return Verdict(status, summary, (), (), (), "", self.how.seed, 0.0)

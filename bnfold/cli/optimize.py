@@ -60,6 +60,15 @@ def optimize(
     seed: Seed = 0,
     truth: TruthChoice = Truth.auto,
     provider: ProviderChoice = Provider.cpu,
+    per_fold: Annotated[
+        bool, typer.Option("--per-fold", help="Say of each fold by itself how exact it is, the worst first.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Where results differ, drop the fold that is guilty, keep the rest."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fold, verify and write a model.
@@ -93,6 +102,8 @@ def optimize(
             seed=seed,
             truth=truth.value,
             provider=provider.value,
+            per_fold=per_fold,
+            keep_going=keep_going,
             progress=tell,
         )
     print_result(result, report, as_json=json)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from bnfold.model.store import ModelFile
     from bnfold.model.view import Node
 
+# Reasons that no other form of the model would take away.
+_BY_ORDER = frozenset({Code.EXCLUDED, Code.RESULTS_DIFFER})
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -102,7 +105,7 @@ class _Trial:
         better: dict[int, Refusal] = {}
         for node, refusal in made.stays.items():
             scope, index = _place(node)
-            if scope.function is None or refusal.code is Code.EXCLUDED:
+            if scope.function is None or refusal.code in _BY_ORDER:
                 continue
             deeper = found.get((replace(scope, function=functions[scope.function]), index))
             if deeper is not None:

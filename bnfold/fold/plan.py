@@ -34,20 +34,37 @@ _INPUTS_OPTIONAL_SINCE_IR = 4
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """A normalization that must stay because verification found that its fold changes results.
+
+    Attributes:
+        node: its name, as `Fold.node`.
+        scope: the graph it stands in, as `Fold.scope`.
+        evidence: what was found.
+    """
+
+    node: str
+    scope: str
+    evidence: str
+
+
+@dataclass(frozen=True)
 class Options:
-    """What the user may ask of the plan.
+    """What the user, or a verification that failed, may ask of the plan.
 
     Attributes:
         freeze: take initializers that the caller could override for constants.
         include: name patterns; when there are any, only normalizations matching one are folded.
         exclude: name patterns; normalizations matching one stay.
         merge: join parallel linear branches that are summed.
+        rejected: normalizations whose folds were found to be wrong.
     """
 
     freeze: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     merge: bool = True
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,14 +184,17 @@ class _Planner:
     def settle_backward(self, node: Node) -> None:
         if node.op == "BatchNormalization":
             lifted = of_node(node, self.draft)
-            refused = lifted if isinstance(lifted, Refused) else self._excluded(node)
+            refused = lifted if isinstance(lifted, Refused) else self._rejected(node) or self._excluded(node)
             if isinstance(refused, Refused):
                 self.kept[node] = Refusal(node.label, node.op, node.graph.label, refused.reasons)
             elif isinstance(lifted, Affine):
                 self._try_backward(Site(node, 0, lifted, node.op))
         elif node.op in elementwise.OPS and node not in self.draft.removed:
             chain = _spelled_out(node, self.draft)
-            if chain is not None and self._excluded(node) is None:
+            wrong = None if chain is None else self._rejected(node)
+            if chain is not None and wrong is not None:
+                self.kept[node] = Refusal(node.label, chain.site.op, node.graph.label, wrong.reasons)
+            elif chain is not None and self._excluded(node) is None:
                 self._try_chain(chain)
 
     def settle_merges(self, nodes: list[Node]) -> bool:
@@ -263,6 +283,13 @@ class _Planner:
             self.draft.apply(change)
         self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)
         self.ways[site.node] = (*way.into, *way.through)
+
+    def _rejected(self, node: Node) -> Refused | None:
+        for wrong in self.options.rejected:
+            if (wrong.node, wrong.scope) == (node.label, node.graph.label):
+                hint = "please report it with the model: a fold must never do this"
+                return Refused((Reason(Code.RESULTS_DIFFER, node.label, wrong.evidence, hint),))
+        return None
 
     def _excluded(self, node: Node) -> Refused | None:
         name = self.aliases.get(node.label, node.label)

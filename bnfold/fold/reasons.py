@@ -27,6 +27,7 @@ class Code(StrEnum):
     MORE_WORK = "BNF025"
     CANCELLATION = "BNF026"
     NAME_CLASH = "BNF027"
+    RESULTS_DIFFER = "BNF030"
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from bnfold.fold.reasons import Code, Refusal
     from bnfold.report.schema import Report
     from bnfold.verification.measures import Closeness
-    from bnfold.verification.verdict import OutputEvidence, Verdict
+    from bnfold.verification.verdict import FoldEvidence, OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
 _KIB = 1024
 _GROUP_ROWS = 5  # of each reason, unless the reader asked for everything
 _FAILURE_ROWS = 20
+_FOLD_ROWS = 10
 _SHOWN_SECONDS = 0.005  # less reads 0.00
 
 
@@ -121,8 +122,31 @@ def _verdict(verdict: Verdict) -> list[RenderableType]:
     rows = _telling(verdict.outputs)
     if rows:
         parts.append(_errors(rows, several=len({row.output for row in verdict.outputs}) > 1))
+    if verdict.per_fold:
+        parts.append(_per_fold(verdict.per_fold))
     parts += [Text(f"note: {finding}") for finding in verdict.findings]
     return parts
+
+
+def _per_fold(found: tuple[FoldEvidence, ...]) -> RenderableType:
+    """The folds by themselves: the worst, and how many there are besides."""
+    table = _columns(header=True)
+    table.add_column("fold by fold", overflow="fold")
+    for column in ("error/signal", "dB", "ulp 99%"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("compared", style="dim", overflow="fold")
+    measured = [each for each in found if each.tensor]
+    for each in measured[:_FOLD_ROWS]:
+        ratio = "exact" if each.sqnr_db is None else f"{each.sqnr_db:.0f}"
+        ulps = "-" if each.ulp_p99 is None else f"{each.ulp_p99:.2g}"
+        compared = f"{each.tensor} with {each.against}" + (f"; {each.note}" if each.note else "")
+        error = "-" if each.relative_l2 is None else f"{each.relative_l2:.1e}"
+        table.add_row(_place(each.node, each.scope), error, ratio, ulps, compared)
+    if len(measured) > _FOLD_ROWS:
+        table.add_row(f"... and {len(measured) - _FOLD_ROWS} more", "", "", "", "the JSON report lists them")
+    for why, count in Counter(each.note for each in found if not each.tensor).items():
+        table.add_row(f"{count} not captured", "", "", "", why)
+    return table
 
 
 def _errors(rows: Sequence[OutputEvidence], *, several: bool) -> RenderableType:

@@ -24,6 +24,7 @@ class Verification:
         truth: "auto" evaluates the original in float64 and says so where it cannot; "full" treats that as
             "not verified"; "bound" does without.
         provider: what runs both models in onnxruntime; a silent fall back to the CPU is an error.
+        per_fold: look at each fold by itself, too; `optimize` alone knows them.
     """
 
     inputs: Inputs | Wishes = None
@@ -31,3 +32,4 @@ class Verification:
     seed: int = 0
     truth: TruthMode = "auto"
     provider: Provider = "cpu"
+    per_fold: bool = False

@@ -89,6 +89,7 @@ def run_model(
     *,
     provider: str = "cpu",
     timeout: float = 600.0,
+    data_folder: Path | None = None,
 ) -> dict[tuple[Level, str], Outcome]:
     """Run a model in onnxruntime.
 
@@ -97,6 +98,7 @@ def run_model(
         runs: what to evaluate; runs of one level share a session.
         provider: a key of `PROVIDERS`. Falling back to the CPU silently is a `Failure`.
         timeout: seconds that one process may take.
+        data_folder: where external data lies; None for the model's own folder.
 
     Returns:
         An outcome for each run, by level and feed; runs of a group after its first success are absent.
@@ -109,7 +111,7 @@ def run_model(
     outcomes: dict[tuple[Level, str], Outcome] = {}
     left = list(runs)
     while left:
-        finished = _run_in_process(model, left, provider, timeout)
+        finished = _run_in_process(model, left, provider, timeout, data_folder)
         outcomes |= finished
         succeeded = {run.group for run in runs if isinstance(outcomes.get((run.level, run.feed)), Ran)} - {""}
         left = [run for run in left if (run.level, run.feed) not in outcomes and run.group not in succeeded]
@@ -117,12 +119,12 @@ def run_model(
 
 
 def _run_in_process(
-    model: Path, runs: Sequence[Run], provider: str, timeout: float
+    model: Path, runs: Sequence[Run], provider: str, timeout: float, data_folder: Path | None
 ) -> dict[tuple[Level, str], Outcome]:
     """One process; where it dies, the guilty run (or all runs of the level it was loading) gets a Failure."""
     folder = Path(tempfile.mkdtemp(prefix="bnfold-verify-"))
     try:
-        _write_job(folder, model, runs, provider)
+        _write_job(folder, model, runs, provider, data_folder)
         status, timed_out = _wait(folder, timeout)
         death = _death(folder, status, timed_out=timed_out, timeout=timeout)
         outcomes = _read(folder, runs, provider, death)
@@ -138,7 +140,9 @@ def _named(outcome: Outcome, model: Path) -> Outcome:
     return replace(outcome, reason=outcome.reason.replace(str(model.resolve()), model.name))
 
 
-def _write_job(folder: Path, model: Path, runs: Sequence[Run], provider: str) -> None:
+def _write_job(
+    folder: Path, model: Path, runs: Sequence[Run], provider: str, data_folder: Path | None
+) -> None:
     by_level: dict[str, list[dict[str, Any]]] = {}
     written: dict[int, str] = {}
     for index, run in enumerate(runs):
@@ -146,7 +150,8 @@ def _write_job(folder: Path, model: Path, runs: Sequence[Run], provider: str) ->
         entry = {"index": index, "feed": run.feed, "group": run.group, "inputs": inputs}
         by_level.setdefault(run.level, []).append(entry)
     path = model.resolve()
-    beside = utf8_link(path.parent, folder / "beside")
+    data = path.parent if data_folder is None else data_folder.resolve()
+    beside = utf8_link(data, folder / "beside")
     job = {
         "model": str(path),
         # onnxruntime takes paths in UTF-8 alone: any other model comes as bytes, its data through a link.

@@ -58,6 +58,40 @@ class OutputEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldEvidence:
+    """One fold by itself: what the folded layer computes, beside what the normalization makes of its input.
+
+    Attributes:
+        node: the normalization.
+        scope: the graph it stood in.
+        into: what took it in.
+        tensor: what was compared; empty where nothing could be.
+        against: what it was compared with.
+        signal_rms: root mean square of the reference.
+        error_rms: root mean square of the difference.
+        error_max: the largest difference.
+        relative_l2: Euclidean norm of the difference by that of the reference; the absolute RMS where the
+            reference is zero.
+        sqnr_db: signal to noise ratio in dB; None without a difference.
+        ulp_p99: what 99 % of the differences do not exceed, in units in the last place.
+        note: why nothing could be compared, or what else was seen.
+    """
+
+    node: str
+    scope: str
+    into: tuple[str, ...]
+    tensor: str
+    against: str
+    signal_rms: float | None
+    error_rms: float | None
+    error_max: float | None
+    relative_l2: float | None
+    sqnr_db: float | None
+    ulp_p99: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether two models compute the same function.
 
@@ -70,6 +104,9 @@ class Verdict:
         provider: the provider that really ran; empty where none did.
         seed: seed of the feeds.
         seconds: wall-clock time of the verification.
+        per_fold: evidence for each fold, the worst first; empty where nobody asked for it.
+        guilty: the first fold that makes the results differ, by the name of its normalization, and those that
+            were dropped for it.
     """
 
     status: Status
@@ -80,6 +117,8 @@ class Verdict:
     provider: str
     seed: int
     seconds: float
+    per_fold: tuple[FoldEvidence, ...] = ()
+    guilty: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -82,3 +82,16 @@ def test_a_silent_fall_back_to_the_cpu_is_a_fault(
 
 def test_the_provider_that_ran_is_printed(call: Call) -> None:
     assert "onnxruntime on CPUExecutionProvider" in call("verify", "model.onnx", "model.onnx").out
+
+
+def test_fold_by_fold(call: Call) -> None:
+    found = call("optimize", "model.onnx", "--dry-run", "--per-fold")
+    assert found.code == Exit.DONE
+    (line,) = (each for each in found.out.splitlines() if "with the reference BatchNormalization" in each)
+    assert line.split()[0] == "bn"
+
+
+def test_keep_going_where_all_is_well_changes_nothing(folder: Path, call: Call) -> None:
+    assert call("optimize", "model.onnx", "--keep-going", "-o", "one.onnx").code == Exit.DONE
+    assert call("optimize", "model.onnx", "-o", "two.onnx").code == Exit.DONE
+    assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()

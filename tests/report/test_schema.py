@@ -89,6 +89,8 @@ GOLDEN = {
         "provider": "str",
         "seed": "int",
         "seconds": "float",
+        "per_fold": [],
+        "guilty": [],
     },
     "notes": ["str"],
     "seconds": {"read": "float", "plan": "float", "write": "float", "verify": "float"},
