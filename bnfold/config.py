@@ -8,24 +8,65 @@
     baseline = "bnfold-baseline.json"
     include = ["*"]                   # normalizations, like --include and --exclude
     exclude = ["head/*"]
+    provider = "cpu"                  # what runs models that are verified, like --provider
+
+    [tool.bnfold.feeds]               # what a model is fed, like --input
+    "models/detector*.onnx" = ["image=calibration/images.npz"]
 
 Paths are relative to the file. The command line goes over the file, the file over the default.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
+
+    from bnfold.verification.options import Provider
 
 _OWN, _SHARED = "bnfold.toml", "pyproject.toml"
+_PROVIDERS: tuple[Provider, ...] = ("cpu", "cuda", "tensorrt")
+_SHAPE = re.compile(r"\d+(x\d+)*")
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """What models are fed when they are verified.
+
+    Attributes:
+        folder: what patterns and paths are relative to.
+        inputs: for patterns of models, what `--input` takes.
+    """
+
+    folder: Path = Path()
+    inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def of(self, model: Path) -> tuple[str, ...]:
+        """What `--input` takes for a model: by the first pattern that matches; empty where none does."""
+        real = Path(os.path.realpath(model.parent), model.name)
+        folder = Path(os.path.realpath(self.folder))
+        name = (real.relative_to(folder) if real.is_relative_to(folder) else real).as_posix()
+        found = (texts for pattern, texts in self.inputs if fnmatchcase(name, pattern))
+        return tuple(self._anchored(text) for text in next(found, ()))
+
+    def _anchored(self, text: str) -> str:
+        name, equals, what = text.partition("=")
+        if not equals or (self.folder / text).exists():
+            return str(self.folder / text)
+        return text if _SHAPE.fullmatch(what) else f"{name}={self.folder / what}"
+
+
+NO_FEEDS = Feeds()
 
 
 @dataclass(frozen=True)
@@ -41,6 +82,8 @@ class Config:
         baseline: path of the baseline.
         include: patterns of normalizations that may be folded.
         exclude: patterns of normalizations that stay.
+        provider: what runs models that are verified.
+        feeds: what they are fed.
     """
 
     folder: Path | None = None
@@ -51,6 +94,8 @@ class Config:
     baseline: str | None = None
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
+    provider: Provider | None = None
+    feeds: Feeds = NO_FEEDS
 
 
 def load(start: Path) -> Config:
@@ -103,7 +148,8 @@ def _checked(table: Mapping[str, Any], where: str, folder: Path) -> Config:
             near = get_close_matches(key, keys, n=1, cutoff=0.0)
             raise UsageError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
         values[keys[key]] = _PARSERS[keys[key]](value, f"{where}: {key}")
-    return Config(folder, **values)
+    config = Config(folder, **values)
+    return replace(config, feeds=replace(config.feeds, folder=folder)) if config.feeds.inputs else config
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:
@@ -124,6 +170,19 @@ def _flag(value: object, where: str) -> bool:
     raise UsageError(f"{where} must be true or false, and is {value!r}")
 
 
+def _provider(value: object, where: str) -> Provider:
+    for provider in _PROVIDERS:
+        if value == provider:
+            return provider
+    raise UsageError(f"{where} must be one of {', '.join(_PROVIDERS)}, and is {value!r}")
+
+
+def _feeds(value: object, where: str) -> Feeds:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} must be a table of patterns and what --input takes, and is {value!r}")
+    return Feeds(inputs=tuple((key, _texts(each, f"{where}.{key!r}")) for key, each in value.items()))
+
+
 _PARSERS: Mapping[str, Callable[[object, str], Any]] = {
     "models": _texts,
     "exclude_models": _texts,
@@ -132,4 +191,6 @@ _PARSERS: Mapping[str, Callable[[object, str], Any]] = {
     "baseline": _text,
     "include": _texts,
     "exclude": _texts,
+    "provider": _provider,
+    "feeds": _feeds,
 }

@@ -127,3 +127,50 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_file_by_windows_editors(tmp_path: Path) -> None:
     (tmp_path / "bnfold.toml").write_bytes(b"\xef\xbb\xbfbaseline = 'b'\r\n")
     assert load(tmp_path).baseline == "b"
+
+
+# --- feeds --------------------------------------------------------------------------------------------------
+
+
+def test_feeds_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bnfold.toml").write_text(
+        "provider = 'cuda'\n[feeds]\n"
+        '"models/a*.onnx" = ["x=data/x.npy", "y=2x3", "data/all.npz", "z=/abs/z.npy"]\n"*" = ["b=1x1"]\n'
+    )
+    settled = load(tmp_path)
+    assert settled.provider == "cuda"
+    assert settled.feeds.of(tmp_path / "models" / "a1.onnx") == (
+        f"x={tmp_path}/data/x.npy",
+        "y=2x3",
+        f"{tmp_path}/data/all.npz",
+        "z=/abs/z.npy",
+    )
+    assert settled.feeds.of(tmp_path / "b.onnx") == ("b=1x1",)
+    assert settled.feeds.of(tmp_path.parent / "elsewhere.onnx") == ("b=1x1",)
+
+
+def test_a_file_with_an_equals_sign_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "seed=1.npz").touch()
+    (tmp_path / "bnfold.toml").write_text('[feeds]\n"*" = ["seed=1.npz"]\n')
+    assert load(tmp_path).feeds.of(tmp_path / "m.onnx") == (f"{tmp_path}/seed=1.npz",)
+
+
+def test_without_feeds_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "bnfold.toml").write_text('[feeds]\n"a.onnx" = ["x=1"]\n')
+    assert load(tmp_path).feeds.of(tmp_path / "b.onnx") == ()
+    assert Config().feeds.of(tmp_path / "b.onnx") == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "must"),
+    [
+        ("provider = 'gpu'", "provider must be one of cpu, cuda, tensorrt, and is 'gpu'"),
+        ("provider = 1", "provider must be one of"),
+        ("feeds = ['x']", "feeds must be a table"),
+        ("feeds.a = 'x'", "feeds.'a' must be a list of strings"),
+    ],
+)
+def test_feeds_and_providers_that_make_no_sense(tmp_path: Path, line: str, must: str) -> None:
+    (tmp_path / "bnfold.toml").write_text(line)
+    with pytest.raises(UsageError, match=must):
+        load(tmp_path)

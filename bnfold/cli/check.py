@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bnfold.cli.options import Exclude, Include, Reports
+from bnfold.cli.options import Exclude, Include, ProviderChoice, Reports
 from bnfold.cli.output import check_reports, encoded, plain_text, print_data, print_text, write_report
-from bnfold.cli.settings import first
+from bnfold.cli.settings import first, runner, settings
 from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def check(
             help="Leave out models whose path matches; repeatable.", metavar="GLOB", show_default=False
         ),
     ] = None,
+    provider: ProviderChoice = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Models at a time.", metavar="N", min=1)] = 1,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = "table",
     report: Reports = None,
@@ -73,36 +74,37 @@ def check(
     A gate for continuous integration: says of each model which normalizations could be folded and which stay
     and why, and whether it is valid. Changes no model.
     """
-    from bnfold import config  # noqa: PLC0415  # none of these is needed for help
-    from bnfold.gate import policy, run, targets  # noqa: PLC0415
+    from bnfold.gate import policy, run, targets  # noqa: PLC0415  # none of these is needed for help
     from bnfold.gate.examine import Questions  # noqa: PLC0415
     from bnfold.gate.finding import Kind  # noqa: PLC0415
     from bnfold.progress import progress  # noqa: PLC0415
 
     here = Path.cwd()
     root = targets.root_of(here)
-    settings = config.load(here)
-    place = settings.folder or here
-    kinds = policy.parse(first(fail_on, settings.fail_on, default=policy.DEFAULT))
-    if first(require_all, settings.require_all, default=False):
+    settled = settings()
+    place = settled.folder or here
+    kinds = policy.parse(first(fail_on, settled.fail_on, default=policy.DEFAULT))
+    if first(require_all, settled.require_all, default=False):
         kinds = policy.stricter(kinds)
-    if baseline is None and settings.baseline is not None:
-        baseline = place / settings.baseline
-    wanted = paths or settings.models
+    if baseline is None and settled.baseline is not None:
+        baseline = place / settled.baseline
+    wanted = paths or settled.models
     if not wanted:
         raise UsageError("nothing to check: give a model, a glob or a folder, or set models in [tool.bnfold]")
     chosen = targets.expand(
         wanted,
         base=here if paths else place,
         root=root,
-        exclude=first(exclude_models, settings.exclude_models, default=()),
+        exclude=first(exclude_models, settled.exclude_models, default=()),
     )
     check_reports(report, *(target.path for target in chosen.chosen), baseline)
     questions = Questions(
         root,
-        tuple(first(include, settings.include, default=())),
-        tuple(first(exclude, settings.exclude, default=())),
+        tuple(first(include, settled.include, default=())),
+        tuple(first(exclude, settled.exclude, default=())),
         verify=Kind.MISMATCH in kinds,
+        provider=runner(provider, settled),
+        feeds=settled.feeds,
     )
     with progress() as tell:
         survey = run.check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnfold.cli.options import Exclude, Freeze, Include, Json, Merge, Model, Reports
 from bnfold.cli.output import check_reports, print_result
-from bnfold.cli.settings import patterns
+from bnfold.cli.settings import first, settings
 
 
 def inspect(
@@ -22,9 +22,15 @@ def inspect(
     Or why it stays, and what to do about it. Writes nothing.
     """
     check_reports(report, model)
-    chosen, left_out = patterns(include, exclude)
+    settled = settings()
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
 
-    result = pipeline.inspect(model, freeze=freeze, include=chosen, exclude=left_out, merge=merge)
+    result = pipeline.inspect(
+        model,
+        freeze=freeze,
+        include=first(include, settled.include, default=()),
+        exclude=first(exclude, settled.exclude, default=()),
+        merge=merge,
+    )
     print_result(result, report, as_json=json, every=True)

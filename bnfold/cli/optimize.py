@@ -16,7 +16,6 @@ from bnfold.cli.options import (
     Json,
     Merge,
     Model,
-    Provider,
     ProviderChoice,
     Ranges,
     Reports,
@@ -25,7 +24,7 @@ from bnfold.cli.options import (
     TruthChoice,
 )
 from bnfold.cli.output import check_reports, print_result
-from bnfold.cli.settings import patterns
+from bnfold.cli.settings import first, runner, settings
 
 if TYPE_CHECKING:
     from bnfold.pipeline import Result
@@ -59,7 +58,7 @@ def optimize(
     ranges: Ranges = None,
     seed: Seed = 0,
     truth: TruthChoice = Truth.auto,
-    provider: ProviderChoice = Provider.cpu,
+    provider: ProviderChoice = None,
     per_fold: Annotated[
         bool, typer.Option("--per-fold", help="Say of each fold by itself how exact it is, the worst first.")
     ] = False,
@@ -79,13 +78,13 @@ def optimize(
     if not in_place and output is None:
         output = model.parent / f"{model.stem}.folded.onnx"
     check_reports(report, model, output)
-    chosen, left_out = patterns(include, exclude)
+    settled = settings()
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
     from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
-    wishes = parse(inputs or (), ranges or ())
+    wishes = parse(first(inputs, default=settled.feeds.of(model)), ranges or ())
     with progress() as tell:
         result = pipeline.optimize(
             model,
@@ -94,14 +93,14 @@ def optimize(
             verify=verify,
             dry_run=dry_run,
             freeze=freeze,
-            include=chosen,
-            exclude=left_out,
+            include=first(include, settled.include, default=()),
+            exclude=first(exclude, settled.exclude, default=()),
             merge=merge,
             provenance=provenance,
             inputs=wishes,
             seed=seed,
             truth=truth.value,
-            provider=provider.value,
+            provider=runner(provider, settled),
             per_fold=per_fold,
             keep_going=keep_going,
             progress=tell,

@@ -90,5 +90,10 @@ TruthChoice = Annotated[
     ),
 ]
 ProviderChoice = Annotated[
-    Provider, typer.Option("--provider", help="What runs both models; it is an error where it cannot.")
+    Provider | None,
+    typer.Option(
+        "--provider",
+        help="What runs both models; it is an error where it cannot.  [default: cpu]",
+        show_default=False,
+    ),
 ]

@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from bnfold.cli.options import Provider
+    from bnfold.config import Config
+    from bnfold.verification.options import Provider as ProviderName
 
 _T = TypeVar("_T")
+
+
+def settings() -> Config:
+    """Those of the current folder."""
+    from bnfold import config  # noqa: PLC0415  # not needed for help
+
+    return config.load(Path.cwd())
 
 
 def first(*values: _T | None, default: _T) -> _T:
@@ -16,11 +25,6 @@ def first(*values: _T | None, default: _T) -> _T:
     return next((value for value in values if value is not None), default)
 
 
-def patterns(
-    include: Sequence[str] | None, exclude: Sequence[str] | None
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Which normalizations fold and which stay."""
-    from bnfold import config  # noqa: PLC0415  # not needed for help
-
-    settings = config.load(Path.cwd())
-    return first(include, settings.include, default=()), first(exclude, settings.exclude, default=())
+def runner(provider: Provider | None, settled: Config) -> ProviderName:
+    """What runs models that are verified."""
+    return provider.value if provider is not None else settled.provider or "cpu"

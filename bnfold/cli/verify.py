@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bnfold.cli.options import Inputs, Json, Provider, ProviderChoice, Ranges, Seed, Truth, TruthChoice
+from bnfold.cli.options import Inputs, Json, ProviderChoice, Ranges, Seed, Truth, TruthChoice
 from bnfold.cli.output import print_data, print_text
+from bnfold.cli.settings import first, runner, settings
 
 
 def verify(
@@ -27,18 +28,20 @@ def verify(
     ranges: Ranges = None,
     seed: Seed = 0,
     truth: TruthChoice = Truth.auto,
-    provider: ProviderChoice = Provider.cpu,
+    provider: ProviderChoice = None,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.
 
     Whatever tool made the second one.
     """
+    settled = settings()
+
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
     from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
-    wishes = parse(inputs or (), ranges or ())
+    wishes = parse(first(inputs, default=settled.feeds.of(original)), ranges or ())
     with progress() as tell:
         tell("verifying")
         verdict = pipeline.verify(
@@ -47,7 +50,7 @@ def verify(
             inputs=wishes,
             seed=seed,
             truth=truth.value,
-            provider=provider.value,
+            provider=runner(provider, settled),
             progress=tell,
         )
     if json:

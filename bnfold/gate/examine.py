@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bnfold.errors import BnfoldError, ModelError
+from bnfold.config import NO_FEEDS, Feeds
+from bnfold.errors import BnfoldError, ModelError, UsageError
 from bnfold.fold.reasons import Code
 from bnfold.gate.finding import Examined, Finding, Kind
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bnfold.fold.reasons import Refusal
     from bnfold.gate.targets import Target
     from bnfold.pipeline import Result
+    from bnfold.verification.options import Provider
     from bnfold.verification.verdict import Verdict
 
 _NONFINITE = (Code.NON_FINITE, Code.VARIANCE)
@@ -31,22 +33,33 @@ class Questions:
         include: patterns of normalizations that may be folded; all when there are none.
         exclude: patterns of normalizations that stay.
         verify: whether the folded model computes the same.
+        provider: what runs models for that.
+        feeds: what they are fed.
     """
 
     root: Path
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     verify: bool = False
+    provider: Provider = "cpu"
+    feeds: Feeds = NO_FEEDS
 
 
 def examine(target: Target, questions: Questions) -> Examined:
-    """What is to be said of one model; writes nothing and raises nothing but `KeyboardInterrupt`."""
+    """What is to be said of one model; writes nothing.
+
+    Raises:
+        UsageError: what the settings say about the model makes no sense; all that is wrong with the model
+            itself, and with the machine, is a value.
+    """
     try:
         result = _asked(target, questions)
     except ModelError as error:
         # The finding stands beside the name.
         said = _told(error, questions.root).removeprefix(target.name).lstrip(": ")
         return Examined(target.name, findings=(Finding("BNF002", Kind.INVALID, "", "", "", said),))
+    except UsageError as error:
+        raise UsageError(f"{target.name}: {_told(error, questions.root)}") from error
     except BnfoldError as error:
         return Examined(target.name, fault=_told(error, questions.root))
     except MemoryError:
@@ -67,7 +80,16 @@ def _asked(target: Target, questions: Questions) -> Result:
 
     include, exclude = questions.include, questions.exclude
     if questions.verify:
-        return pipeline.optimize(target.path, dry_run=True, include=include, exclude=exclude)
+        from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
+
+        return pipeline.optimize(
+            target.path,
+            dry_run=True,
+            include=include,
+            exclude=exclude,
+            inputs=parse(questions.feeds.of(target.path)),
+            provider=questions.provider,
+        )
     return pipeline.inspect(target.path, include=include, exclude=exclude)
 
 

@@ -6,8 +6,9 @@ import os
 import signal
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import active_children, get_context
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from bnfold.gate.examine import Questions, examine
 from bnfold.gate.finding import Examined
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 
     from bnfold.gate.targets import Target
 
-_interrupted = False  # of a process of the pool: it takes no further model
+
+@dataclass
+class _State:
+    """Of a process of the pool: whether it looks at a model, and whether it shall take no other."""
+
+    working: bool = False
+    interrupted: bool = False
+
+
+_STATE = _State()
 
 
 def examine_all(
@@ -80,23 +90,26 @@ def _in_pool(
 
 
 def _task(target: Target, questions: Questions) -> Examined:
-    """In a process of the pool. Ctrl-C counts only in here: anywhere else Python would print a traceback."""
-    if _interrupted:
-        raise KeyboardInterrupt
-    signal.signal(signal.SIGINT, _interrupt_once)
+    """In a process of the pool, which takes Ctrl-C from the first model on (see `_interrupts_later`)."""
+    signal.signal(signal.SIGINT, _interrupt)
     _mask(block=False)
+    if _STATE.interrupted:
+        raise KeyboardInterrupt
     try:
+        _STATE.working = True
         return examine(target, questions)
     finally:
-        _mask(block=True)
+        _STATE.working = False
 
 
-def _interrupt_once(*_: object) -> NoReturn:
-    """A second one would interrupt the cleaning up."""
-    global _interrupted  # noqa: PLW0603  # the next task is another call
-    _interrupted = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _interrupt(*_: object) -> None:
+    """Stop at most once: a second signal would interrupt the cleaning up.
+
+    Between two models there is nothing to stop, and Python's own code for processes would print a traceback.
+    """
+    first, _STATE.interrupted = not _STATE.interrupted, True
+    if first and _STATE.working:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import command, gate
 from support.command import Outcome
@@ -296,6 +297,49 @@ def test_settings_hold_for_the_other_commands(folder: Path, call: Call) -> None:
         "3 folded"
         in call("optimize", "models/foldable.onnx", "--dry-run", "--no-verify", "--exclude", "x").out
     )
+
+
+@pytest.fixture
+def fed(folder: Path) -> Path:
+    """A model that is fed one file, and settings that say so."""
+    (folder / "data").mkdir()
+    command.save(command.small(), folder / "model.onnx")
+    np.save(folder / "data" / "x.npy", np.ones((2, 3, 6, 6), np.float32))
+    (folder / "bnfold.toml").write_text("[feeds]\n'*/model.onnx' = ['no']\n'model.onnx' = ['x=data/x.npy']\n")
+    return folder
+
+
+def feeds(outcome: Outcome) -> set[str]:
+    data = json.loads(outcome.out)
+    return set(data.get("verdict", data)["feeds"])
+
+
+def test_models_are_fed_as_the_settings_say(fed: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fed / "sub").mkdir()
+    monkeypatch.chdir(fed / "sub")
+    assert feeds(call("verify", "../model.onnx", "../model.onnx", "--json")) == {"x.npy"}
+    assert feeds(call("optimize", "../model.onnx", "--dry-run", "--json")) == {"x.npy"}
+    assert "x.npy" not in feeds(
+        call("optimize", "../model.onnx", "--dry-run", "--json", "--input", "x=1x3x6x6")
+    )
+    assert call("check", "../model.onnx", "--fail-on", "mismatch").code == Exit.DONE
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_feeds_that_do_not_fit_are_two(fed: Path, call: Call, jobs: str) -> None:
+    """It is the settings that are wrong, neither the model nor the machine."""
+    np.save(fed / "data" / "x.npy", np.ones((2, 3, 6, 6), np.float64))
+    found = call("check", "model.onnx", "models/clean.onnx", "--fail-on", "mismatch", "-j", jobs)
+    assert found.code == Exit.USAGE
+    assert found.error.startswith("model.onnx: x.npy: input 'x' is float64")
+    assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
+
+
+def test_a_provider_that_does_not_start_is_four(fed: Path, call: Call) -> None:
+    (fed / "bnfold.toml").write_text("provider = 'tensorrt'")
+    found = call("check", "model.onnx", "--fail-on", "mismatch")
+    assert (found.code, "error  model.onnx" in found.out) == (Exit.FAULT, True)
+    assert call("check", "model.onnx", "--fail-on", "mismatch", "--provider", "cpu").code == Exit.DONE
 
 
 # --- formats ------------------------------------------------------------------------------------------------
