@@ -7,8 +7,9 @@
     for refusal in result.kept:
         print(refusal.node, refusal.code, refusal.reason.evidence)
 
-The verbs are those of the command line: `optimize`, `inspect`, `verify`; `optimize_many` takes many models.
-`bnfold.runtime` is the reference BatchNormalization, of use on its own. Errors are in `bnfold.errors`.
+The verbs are those of the command line: `optimize`, `inspect`, `verify`, `benchmark`; `optimize_many` takes
+many models. `bnfold.runtime` is the reference BatchNormalization, of use on its own. Errors are in
+`bnfold.errors`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from bnfold.version import __version__
 if TYPE_CHECKING:
     from bnfold.fleet.outcome import Outcome
     from bnfold.fleet.run import optimize_many
-    from bnfold.pipeline import Result, inspect, optimize, verify
+    from bnfold.pipeline import Result, benchmark, inspect, optimize, verify
 
-__all__ = ["Outcome", "Result", "__version__", "inspect", "optimize", "optimize_many", "verify"]
+__all__ = ["Outcome", "Result", "__version__", "benchmark", "inspect", "optimize", "optimize_many", "verify"]
 
 _HOMES = {
     "Outcome": "bnfold.fleet.outcome",
     "Result": "bnfold.pipeline",
+    "benchmark": "bnfold.pipeline",
     "inspect": "bnfold.pipeline",
     "optimize": "bnfold.pipeline",
     "optimize_many": "bnfold.fleet.run",

@@ -17,6 +17,7 @@ from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.calls import Planned, plan_through_calls
 from bnfold.fold.emit import emit
 from bnfold.fold.plan import Fold, Options, Rejected
+from bnfold.model.census import calls
 from bnfold.model.edits import ModelEdits
 from bnfold.model.store import ModelFile, open_model
 from bnfold.model.store import tensors as tensors_of
@@ -31,6 +32,7 @@ from bnfold.version import __version__
 if TYPE_CHECKING:
     import numpy as np
 
+    from bnfold.benchmarking.result import Benchmark, Level
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.weight import Weight
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
@@ -138,6 +140,7 @@ def optimize(
     output: str | Path | None = None,
     in_place: bool = False,
     verify: bool = True,
+    bench: bool = False,
     dry_run: bool = False,
     freeze: bool = False,
     include: Sequence[str] = (),
@@ -160,6 +163,7 @@ def optimize(
         output: where to write the result; without it the result stays in memory.
         in_place: replace the model file itself.
         verify: compare original and result numerically before anything is written.
+        bench: also measure how fast both run, at each optimization level of onnxruntime; takes a minute.
         dry_run: do everything but write.
         freeze: turn initializers that the caller could override into constants first.
         include: name patterns (shell style); when there are any, only matching normalizations fold.
@@ -188,7 +192,7 @@ def optimize(
     target = _target(model, output, in_place=in_place)
     options = Options(freeze, tuple(include), tuple(exclude), merge)
     how = Verification(inputs, ranges, seed, truth, provider, per_fold)
-    job = _Job(model, None if dry_run else target, verify, provenance, how, tell)
+    job = _Job(model, None if dry_run else target, verify, bench, provenance, how, tell)
     result, guilty = job.run(options), None
     while (guilty := job.guilty(result, options)) is not None and keep_going:
         options = replace(options, rejected=(*options.rejected, guilty))
@@ -217,6 +221,7 @@ class _Job:
     model: Source
     target: Path | None
     verified: bool
+    measured: bool
     provenance: bool
     how: Verification
     tell: Progress
@@ -227,7 +232,7 @@ class _Job:
         edits, written = decision.edits
         if self.provenance and edits.graphs:
             edits = replace(edits, metadata=_provenance(decision.report, options).entries())
-        check = _Check(self.verified, self.model, edits, written, self.how, self.tell)
+        check = _Check(self.verified, self.measured, self.model, edits, written, self.how, self.tell)
         self.tell("writing")
         if self.target is None:
             return _in_memory(decision.report, decision.opened, edits, check)
@@ -241,7 +246,7 @@ class _Job:
         if verdict is None or verdict.status != "different" or not folds:
             return None
         evidence = verdict.summary.removeprefix("different: ")
-        trial = replace(self, target=None, how=replace(self.how, per_fold=False))
+        trial = replace(self, target=None, measured=False, how=replace(self.how, per_fold=False))
 
         def differs(count: int) -> bool:
             self.tell(f"looking for the fold that makes the difference (with {count} of {len(folds)})")
@@ -293,11 +298,68 @@ def verify(
     return judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
 
 
+def benchmark(
+    a: Source,
+    b: Source,
+    *,
+    levels: Sequence[Level] = ("disable_all", "enable_basic", "enable_all"),
+    batches: Sequence[int] = (),
+    threads: int = 1,
+    provider: str = "cpu",
+    seconds: float = 60.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Measure how fast two models run in onnxruntime, side by side.
+
+    Args:
+        a: path, serialized bytes or ModelProto of the model to compare with.
+        b: the same for the other one.
+        levels: onnxruntime's optimization levels.
+        batches: batch sizes; none takes the one that the model states, or 1 where it states none.
+        threads: of onnxruntime within an operator.
+        provider: "cpu" or "cuda".
+        seconds: how long it may take, about; each level is measured once in any case.
+        seed: of the feeds and of the bootstrap.
+        progress: told what is being measured.
+
+    Returns:
+        Ratios with 95 % intervals and what they allow to say, latencies in seconds, sizes in bytes.
+
+    Raises:
+        ModelError: a model cannot be read or is not valid.
+        UsageError: the models have different inputs or outputs, or the arguments make no sense.
+        EnvironmentFault: onnxruntime cannot run the models, or not on the provider asked for.
+    """
+    from bnfold.benchmarking.pair import benchmark as race  # noqa: PLC0415  # a fold does without
+
+    for model in (a, b):
+        with _naming(model):
+            _open(model)
+    return race(
+        _path_or_bytes(a),
+        _path_or_bytes(b),
+        levels=levels,
+        batches=batches,
+        threads=threads,
+        provider=provider,
+        seconds=seconds,
+        seed=seed,
+        progress=progress,
+    )
+
+
 @dataclass(frozen=True)
 class _Check:
-    """Verification, and what it needs to know beside the result; `wanted` is what the caller asked for."""
+    """What is to be found out about a result, and what that takes.
 
-    wanted: bool
+    Attributes:
+        verify: whether the caller wants a verdict.
+        bench: whether the caller wants a benchmark.
+    """
+
+    verify: bool
+    bench: bool
     source: Source
     edits: ModelEdits
     written: tuple[tuple[str, Weight], ...]
@@ -305,15 +367,31 @@ class _Check:
     tell: Progress
 
     def complete(self, report: Report, result: Path | bytes) -> Report:
-        """The report with a verdict on `result`."""
+        """The report with a verdict on `result`, and a benchmark unless it is wrong."""
         started = time.perf_counter()
         verdict = self._verdict(result, report.folds)
-        return replace(
-            report, verdict=verdict, seconds=replace(report.seconds, verify=time.perf_counter() - started)
-        )
+        verified = time.perf_counter()
+        report = replace(report, verdict=verdict, seconds=replace(report.seconds, verify=verified - started))
+        if not self.bench or verdict.status == "different":
+            return report
+        report = self._measured(report, result)
+        return replace(report, seconds=replace(report.seconds, bench=time.perf_counter() - verified))
+
+    def _measured(self, report: Report, result: Path | bytes) -> Report:
+        if not report.folds and not report.merged:
+            return replace(report, notes=(*report.notes, "speed was not measured: nothing was folded"))
+        try:
+            measured = benchmark(
+                self.source, result, provider=self.how.provider, seed=self.how.seed, progress=self.tell
+            )
+        except (EnvironmentFault, UsageError) as error:
+            # The result is as good as without.
+            return replace(report, notes=(*report.notes, f"speed was not measured: {error}"))
+        # Where the result lies for now is nobody's business.
+        return replace(report, benchmark=replace(measured, b=replace(measured.b, source=None)))
 
     def _verdict(self, result: Path | bytes, folds: tuple[Fold, ...]) -> Verdict:
-        if not self.wanted:
+        if not self.verify:
             return self._without_running("not verified", "verification was switched off")
         if not self.edits.graphs:
             return self._without_running(
@@ -483,14 +561,7 @@ def _provenance(report: Report, options: Options) -> Provenance:
 
 
 def _size(model: ModelFile) -> Size:
-    return Size(sum(_count(g) for g in (model.proto.graph, *model.proto.functions)), model.size_bytes)
-
-
-def _count(graph: onnx.GraphProto | onnx.FunctionProto) -> int:
-    bodies = (
-        b for n in graph.node for a in n.attribute for b in (*a.graphs, *((a.g,) if a.HasField("g") else ()))
-    )
-    return len(graph.node) + sum(_count(body) for body in bodies)
+    return Size(sum(1 for _ in calls(model.proto)), model.size_bytes)
 
 
 def _path_or_bytes(model: Source) -> Path | bytes:

@@ -42,7 +42,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def test_the_names_of_the_package() -> None:
     assert sorted(bnfold.__all__) == [
-        "Outcome", "Result", "__version__", "inspect", "optimize", "optimize_many", "verify",
+        "Outcome", "Result", "__version__", "benchmark", "inspect", "optimize", "optimize_many", "verify",
     ]  # fmt: skip
     for name in bnfold.__all__:
         assert getattr(bnfold, name) is not None

@@ -45,6 +45,9 @@ def optimize(
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the model itself.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare the results of both models before writing.")] = True,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Also measure how fast both models run; takes a minute.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")] = False,
     freeze: Freeze = False,
     include: Include = None,
@@ -91,6 +94,7 @@ def optimize(
             output=output,
             in_place=in_place,
             verify=verify,
+            bench=bench,
             dry_run=dry_run,
             freeze=freeze,
             include=first(include, settled.include, default=()),

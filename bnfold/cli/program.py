@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bnfold.cli.bench import bench
 from bnfold.cli.check import check
 from bnfold.cli.doctor import doctor
 from bnfold.cli.exits import Exit
@@ -48,7 +49,7 @@ def root(
 
 
 # In the order of the help page.
-for command in (optimize, inspect, verify, check, doctor):
+for command in (optimize, inspect, verify, bench, check, doctor):
     app.command()(command)
 
 

@@ -24,7 +24,7 @@ from onnx import (
 from bnfold.model.edits import Body, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from bnfold.model.store import ModelFile
 
@@ -37,15 +37,21 @@ _LONGEST = (
 )  # entries of an axis that inference is told of; data_prop keeps a list of those of a vector
 
 
-def infer(model: ModelFile) -> Types:
+def infer(model: ModelFile, sizes: Mapping[str, tuple[int, ...]] | None = None) -> Types:
     """Element type and shape by graph and tensor name; what nobody knows is absent.
 
     Local functions have no types of their own: they take those of each call.
+
+    Args:
+        model: the model.
+        sizes: shapes that graph inputs have in the place of those that are declared. What the model declares
+            about its other tensors then counts for nothing, since it may hold for other sizes alone.
     """
     bare = _bare(model)
+    _resize(bare.graph, sizes or {})
     inferred = _run(bare)
     types = _collect(inferred)
-    declared = _collect(model.proto)
+    declared = {} if sizes else _collect(model.proto)
     missing = {
         key: kind
         for key, kind in declared.items()
@@ -82,6 +88,19 @@ def _bare(model: ModelFile) -> ModelProto:
         _inline_shape_operands(model, graph)
         _declare_sparse(graph)
     return bare
+
+
+def _resize(graph: GraphProto, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    for info in graph.input:
+        if info.name in sizes:
+            del info.type.tensor_type.shape.dim[:]
+            for size in sizes[info.name]:
+                info.type.tensor_type.shape.dim.add(dim_value=size)
+    if sizes:
+        # Inference takes a declared size of an output for the truth.
+        for info in graph.output:
+            if info.type.HasField("tensor_type"):
+                info.type.tensor_type.ClearField("shape")
 
 
 def _run(model: ModelProto) -> ModelProto:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bnfold.benchmarking.result import Benchmark
     from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Reason, Refusal
     from bnfold.verification.verdict import Verdict
@@ -36,6 +37,7 @@ class Seconds:
     plan: float = 0.0
     write: float = 0.0
     verify: float = 0.0
+    bench: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Report:
         verdict: whether both compute the same; None when there is nothing to compare.
         notes: what else the user should know, one line each.
         seconds: time spent.
+        benchmark: how fast the source and the result run; None where that was not measured.
     """
 
     version: str
@@ -77,6 +80,7 @@ class Report:
     verdict: Verdict | None
     notes: tuple[str, ...]
     seconds: Seconds
+    benchmark: Benchmark | None = None
 
     @property
     def found(self) -> int:
@@ -123,7 +127,9 @@ class Report:
                 "plan": self.seconds.plan,
                 "write": self.seconds.write,
                 "verify": self.seconds.verify,
+                "bench": self.seconds.bench,
             },
+            "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
         }
 
     def to_json(self) -> str:

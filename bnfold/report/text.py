@@ -10,6 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from bnfold.report.benchmark import render_speed
+from bnfold.report.units import binary_size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from bnfold.verification.verdict import FoldEvidence, OutputEvidence, Verdict
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
-_KIB = 1024
 _GROUP_ROWS = 5  # of each reason, unless the reader asked for everything
 _FAILURE_ROWS = 20
 _FOLD_ROWS = 10
@@ -38,6 +40,8 @@ def render(report: Report, *, every: bool = False) -> RenderableType:
         parts += [Text(), Text("Kept", style="bold"), *_kept(report.kept, every=every)]
     if report.verdict is not None:
         parts += [Text(), *_verdict(report.verdict)]
+    if report.benchmark is not None:
+        parts += [Text(), render_speed(report.benchmark), Text()]
     parts += [Text(f"note: {note}") for note in report.notes]
     parts.append(_times(report))
     return Group(*parts)
@@ -71,7 +75,7 @@ def _funnel(report: Report) -> Table:
     if report.after is not None:
         before, after = report.before, report.after
         table.add_row("nodes", f"{before.nodes} -> {after.nodes}")
-        table.add_row("size", f"{_bytes(before.nbytes)} -> {_bytes(after.nbytes)}")
+        table.add_row("size", f"{binary_size(before.nbytes)} -> {binary_size(after.nbytes)}")
         table.add_row("written", report.output or Text("nothing", style="bold"))
     return table
 
@@ -219,6 +223,7 @@ def _relative(error: float | None, signal: float | None) -> str:
 def _times(report: Report) -> Text:
     spent = report.seconds
     stages = {"read": spent.read, "plan": spent.plan, "write": spent.write, "verify": spent.verify}
+    stages["bench"] = spent.bench
     detail = ", ".join(f"{name} {value:.2f}" for name, value in stages.items() if value >= _SHOWN_SECONDS)
     return Text(f"{sum(stages.values()):.2f} s" + (f" ({detail})" if detail else ""), style="dim")
 
@@ -229,14 +234,3 @@ def _columns(*, header: bool = False) -> Table:
 
 def _place(node: str, scope: str) -> str:
     return f"{node}  [{scope}]" if scope else node
-
-
-def _bytes(count: int) -> str:
-    if count < _KIB:
-        return f"{count} B"
-    size = float(count)
-    for unit in ("KiB", "MiB"):
-        size /= _KIB
-        if size < _KIB:
-            return f"{size:.1f} {unit}"
-    return f"{size / _KIB:.1f} GiB"

@@ -147,7 +147,7 @@ def _sizes(
     if not candidates[0].by_symbol:
         return candidates[0], candidates[0], ()
     case.say("looking for input sizes that the original accepts")
-    chosen, failure = _first_accepted(case, specs, candidates, given)
+    chosen, failure = first_accepted(case, specs, candidates, given)
     if chosen is None and failure is not None:
         check_provider(case.provider, failure)
     if chosen is None and failure is not None and failure.stage != "run":
@@ -159,7 +159,7 @@ def _sizes(
         raise NoFeedError(
             f"the original runs at none of {len(candidates)} input sizes tried; pass inputs ({reason})"
         )
-    other, failure = _first_accepted(case, specs, other_sizes(specs, chosen), given)
+    other, failure = first_accepted(case, specs, other_sizes(specs, chosen), given)
     if other is None:
         reason = f" (others: {failure.reason})" if failure else ""
         return chosen, chosen, (f"only one input size was found that runs: {chosen}{reason}",)
@@ -182,7 +182,7 @@ def check_provider(provider: str, failure: Failure) -> None:
         raise EnvironmentFault(f"the model does not load on {PROVIDERS[provider]}: {failure.reason}")
 
 
-def _first_accepted(
+def first_accepted(
     case: Case,
     specs: Sequence[InputSpec],
     candidates: Sequence[Sizes],

@@ -125,8 +125,7 @@ def _run_in_process(
     folder = Path(tempfile.mkdtemp(prefix="bnfold-verify-"))
     try:
         _write_job(folder, model, runs, provider, data_folder)
-        status, timed_out = _wait(folder, timeout)
-        death = _death(folder, status, timed_out=timed_out, timeout=timeout)
+        death = run_worker(_WORKER, folder, timeout)
         outcomes = _read(folder, runs, provider, death)
         return {key: _named(outcome, model) for key, outcome in outcomes.items()}
     finally:
@@ -146,30 +145,42 @@ def _write_job(
     by_level: dict[str, list[dict[str, Any]]] = {}
     written: dict[int, str] = {}
     for index, run in enumerate(runs):
-        inputs = [_write_input(folder, name, array, written) for name, array in run.inputs.items()]
+        inputs = [write_input(folder, name, array, written) for name, array in run.inputs.items()]
         entry = {"index": index, "feed": run.feed, "group": run.group, "inputs": inputs}
         by_level.setdefault(run.level, []).append(entry)
-    path = model.resolve()
-    data = path.parent if data_folder is None else data_folder.resolve()
-    beside = utf8_link(data, folder / "beside")
     job = {
-        "model": str(path),
-        # onnxruntime takes paths in UTF-8 alone: any other model comes as bytes, its data through a link.
-        "data_folder": None if beside == path.parent and is_utf8(path) else str(beside),
+        **model_entry(model, data_folder, folder / "beside"),
         "provider": PROVIDERS[provider],
-        "threads": _threads(),
+        "threads": available_cores(),
         "runs": by_level,
     }
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def _threads() -> int:
+def model_entry(model: Path, data_folder: Path | None, link: Path) -> dict[str, str | None]:
+    """Where a worker finds a model and its external data, which lies beside it where no folder is given.
+
+    `link` may be made, to a folder whose name onnxruntime does not take.
+    """
+    path = model.resolve()
+    data = path.parent if data_folder is None else data_folder.resolve()
+    beside = utf8_link(data, link)
+    return {
+        "model": str(path),
+        # onnxruntime takes paths in UTF-8 alone: any other model comes as bytes, its data through a link.
+        "data_folder": None if beside == path.parent and is_utf8(path) else str(beside),
+    }
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
-def _write_input(folder: Path, name: str, array: Array, written: dict[int, str]) -> dict[str, Any]:
+def write_input(folder: Path, name: str, array: Array, written: dict[int, str]) -> dict[str, Any]:
+    """Put an array where a worker finds it; `written` remembers the files of those that are there already."""
     if array.dtype == object:
         return {"name": name, "texts": array.reshape(-1).tolist(), "shape": list(array.shape)}
     native = array.dtype.kind in "fiub" and array.dtype.type.__module__ == "numpy"
@@ -187,7 +198,22 @@ def _write_input(folder: Path, name: str, array: Array, written: dict[int, str])
     }
 
 
-def _wait(folder: Path, timeout: float) -> tuple[int, bool]:
+def run_worker(script: Path, folder: Path, timeout: float) -> Failure | None:
+    """Let a worker do the job that lies in a folder.
+
+    Args:
+        script: the worker; it gets the folder as its argument.
+        folder: holds `job.json` and its inputs, and takes what the worker writes.
+        timeout: seconds that it may take.
+
+    Returns:
+        What ended the worker before its job was done; None where it ended by itself in good order.
+    """
+    status, timed_out = _wait(script, folder, timeout)
+    return _death(folder, status, timed_out=timed_out, timeout=timeout)
+
+
+def _wait(script: Path, folder: Path, timeout: float) -> tuple[int, bool]:
     """Start the worker and wait for its end, whatever happens to either process.
 
     The worker gets a session of its own, so that Ctrl-C reaches the parent alone, and a pipe as stdin: when
@@ -195,7 +221,7 @@ def _wait(folder: Path, timeout: float) -> tuple[int, bool]:
     """
     with (folder / "stderr.txt").open("wb") as errors:
         process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package, a folder just made
-            [sys.executable, "-P", str(_WORKER), str(folder)],
+            [sys.executable, "-P", str(script), str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -217,7 +243,6 @@ def _wait(folder: Path, timeout: float) -> tuple[int, bool]:
 
 
 def _death(folder: Path, status: int, *, timed_out: bool, timeout: float) -> Failure | None:
-    """What ended the worker before its job was done; None where it ended by itself in good order."""
     if timed_out:
         return Failure("timeout", f"onnxruntime took more than {timeout:g} s")
     if status == 0:
@@ -240,7 +265,7 @@ def _read(
     outcomes: dict[tuple[Level, str], Outcome] = {}
     started: dict[str, Any] = {}
     ran_on = ""
-    for event in _events(folder):
+    for event in read_events(folder):
         level, kind = event["level"], event["event"]
         whole_level = [run for run in runs if run.level == level]
         started = {"loading": event, "running": event}.get(kind, {})
@@ -276,7 +301,8 @@ def _fail(runs: Iterable[Run], failure: Failure) -> dict[tuple[Level, str], Outc
     return {(run.level, run.feed): failure for run in runs}
 
 
-def _events(folder: Path) -> list[dict[str, Any]]:
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """What a worker reported before its end, in order."""
     path = folder / "events.jsonl"
     lines = path.read_text().split("\n") if path.exists() else []
     # A line without its newline was cut off by the death of the writer.

@@ -30,7 +30,7 @@ Report = Callable[..., None]
 
 def main(folder: Path) -> None:
     """Do the job that lies in `folder`."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     job = json.loads((folder / "job.json").read_text())
     with (folder / "events.jsonl").open("a", buffering=1) as events:
 
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
             _level(job, level, runs, folder, report)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """The parent holds the other end of stdin; when it goes, however it went, so does this process."""
     # Not sys.stdin.read(): a thread inside a buffered reader makes the interpreter wait, then abort.
     while os.read(0, 1):
@@ -60,16 +60,10 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
     options.use_deterministic_compute = True
     # Spinning threads burn the processor time that the float64 evaluation beside them needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    model = job["model"]
-    if job["data_folder"] is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", job["data_folder"]
-        )
-        model = Path(model).read_bytes()
     try:
-        session = ort.InferenceSession(model, options, providers=[job["provider"]])
+        session = start_session(job, options, job["provider"])
     except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
-        report(event="unloadable", level=level, reason=_line(error))
+        report(event="unloadable", level=level, reason=one_line(error))
         return
     provider = session.get_providers()[0]
     report(event="loaded", level=level, provider=provider)
@@ -88,17 +82,28 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
                 for place, (name, value) in enumerate(zip(names, outputs, strict=True))
             ]
         except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
-            report(event="failed", level=level, feed=run["feed"], reason=_line(error))
+            report(event="failed", level=level, feed=run["feed"], reason=one_line(error))
             continue
         if run["group"]:
             done.add(run["group"])
         report(event="done", level=level, feed=run["feed"], outputs=saved)
 
 
+def start_session(entry: dict[str, Any], options: Any, provider: str) -> Any:  # noqa: ANN401 - as below
+    """A session of a model of a job, as `sessions.model_entry` describes it."""
+    model = entry["model"]
+    if entry["data_folder"] is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", entry["data_folder"]
+        )
+        model = Path(model).read_bytes()
+    return ort.InferenceSession(model, options, providers=[provider])
+
+
 def _outputs(session: Any, inputs: list[dict[str, Any]], folder: Path) -> list[Any]:  # noqa: ANN401 - as below
     if not any("texts" in entry for entry in inputs):
         results: list[Any] = session.run_with_ort_values(
-            None, {entry["name"]: _value(entry, folder) for entry in inputs}
+            None, {entry["name"]: value_of(entry, folder) for entry in inputs}
         )
         return results
     # onnxruntime makes no OrtValue of strings; `run` takes them as objects.
@@ -135,7 +140,8 @@ def _array(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - as bel
     return np.fromfile(folder / entry["file"], dtype=entry["carrier"]).reshape(entry["shape"])
 
 
-def _value(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def value_of(entry: dict[str, Any], folder: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """An input of a job, as `sessions.write_input` wrote it."""
     # Types NumPy does not know (bfloat16, float8) travel as unsigned integers of their width.
     array = _array(entry, folder)
     if entry["native"]:
@@ -165,7 +171,8 @@ def _save(name: str, value: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 
     }
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What onnxruntime said, short enough to print."""
     return " ".join(str(error).split())[:500]
 
 

@@ -43,11 +43,11 @@ def test_what_a_fold_needs_no_more_than(folder: Path) -> None:
 def test_help_lists_the_verbs(call: Call) -> None:
     found = call("--help")
     assert (found.code, found.err) == (Exit.DONE, "")
-    assert all(verb in found.out for verb in ("optimize", "inspect", "verify", "doctor"))
+    assert all(verb in found.out for verb in ("optimize", "inspect", "verify", "bench", "doctor"))
     assert call("-h").out == found.out
 
 
-@pytest.mark.parametrize("verb", ["optimize", "inspect", "verify", "doctor"])
+@pytest.mark.parametrize("verb", ["optimize", "inspect", "verify", "bench", "doctor"])
 def test_every_verb_has_help(call: Call, verb: str) -> None:
     found = call(verb, "--help")
     assert (found.code, found.err) == (Exit.DONE, "")

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from support import command
 
 from bnfold.cli import Exit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 INTERRUPTED = (Exit.INTERRUPTED, "", "bnfold: interrupted\n")
 
@@ -34,19 +29,6 @@ def moment(function: str, *, after: bool = False) -> tuple[str, ...]:
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What bnfold takes for the folder of temporary files."""
     return tmp_path_factory.mktemp("scratch")
-
-
-def left_running(scratch: Path) -> list[str]:
-    """Command lines of the processes that work in a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = process.read_bytes()
-        except OSError:  # it has just ended
-            continue
-        if str(scratch).encode() in line:
-            found.append(line.decode())
-    return found
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
@@ -76,24 +58,17 @@ def test_just_after_the_result_took_its_place(folder: Path) -> None:
     assert command.run("verify", "model.onnx", "model.folded.onnx", cwd=folder).returncode == Exit.DONE
 
 
-def wait_for(condition: Callable[[], object], process: object, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, process
-        time.sleep(0.002)
-
-
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("verb", ["optimize", "verify"])
 def test_while_onnxruntime_runs(folder: Path, scratch: Path, verb: str) -> None:
     arguments = ["model.onnx"] if verb == "optimize" else ["model.onnx", "other.onnx"]
     with command.start(verb, *arguments, cwd=folder, TMPDIR=str(scratch)) as process:
-        wait_for(lambda: left_running(scratch), process)
+        command.wait_for(lambda: command.left_running(scratch), process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == INTERRUPTED
     assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "other.onnx"]
     # A worker that was just being started ends by itself when it finds its parent gone.
-    wait_for(lambda: not left_running(scratch), process, 10)
+    command.wait_for(lambda: not command.left_running(scratch), process, 10)
     # onnxruntime leaves a session number of its own in any folder for temporary files.
     assert [p.name for p in scratch.iterdir() if p.name != ".ses"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,7 +18,7 @@ from support.build import Net
 import bnfold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 BNFOLD = (sys.executable, "-m", "bnfold")
 
@@ -86,6 +87,30 @@ class Outcome:
         assert len(lines) == 1, self.err
         assert lines[0].startswith("bnfold: ")
         return lines[0].removeprefix("bnfold: ")
+
+
+# --- processes --------------------------------------------------------------------------------------------
+
+
+def left_running(scratch: Path) -> list[str]:
+    """Command lines of the processes that work in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = process.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if str(scratch).encode() in line:
+            found.append(line.decode())
+    return found
+
+
+def wait_for(condition: Callable[[], object], process: object, seconds: float = 60) -> None:
+    """Waits until it holds; `process` is named if it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, process
+        time.sleep(0.002)
 
 
 # --- models -------------------------------------------------------------------------------------------------
