@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from bnfold.collector import paused
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.calls import Planned, plan_through_calls
 from bnfold.fold.emit import emit
@@ -480,8 +481,9 @@ def _decide(model: Source, options: Options, tell: Progress) -> _Decision:
         digest = background.submit(opened.sha256)
         tell("planning")
         started = time.perf_counter()
-        planned = plan_through_calls(opened, options)
-        edits = emit(planned.plan)
+        with paused():
+            planned = plan_through_calls(opened, options)
+            edits = emit(planned.plan)
         seconds = replace(seconds, plan=time.perf_counter() - started)
         return _Decision(planned.model, edits, _report(model, opened, planned, digest.result(), seconds))
 

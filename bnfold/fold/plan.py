@@ -19,7 +19,7 @@ from bnfold.fold.lift import of_node
 from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
-from bnfold.fold.search import HORIZON, DeadEnd, Site, Way, backward, forward
+from bnfold.fold.search import HORIZON, DeadEnd, Seen, Site, Way, backward, forward
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
 from bnfold.model.view import Node, View
@@ -160,6 +160,7 @@ class _Planner:
         self.ways: dict[Node, tuple[Node, ...]] = {}
         self.kept: dict[Node, Refusal] = {}
         self.waiting: dict[Node, DeadEnd] = {}
+        self.seen = Seen()
         self.merged: list[str] = []
 
     def settle(self, nodes: list[Node]) -> None:
@@ -207,6 +208,7 @@ class _Planner:
 
     def retry_backward(self) -> None:
         """Ask again for those that found nobody."""
+        self.seen = Seen()
         for node in list(self.waiting):
             lifted = of_node(node, self.draft)
             if isinstance(lifted, Affine):
@@ -248,7 +250,7 @@ class _Planner:
         self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
 
     def _try_backward(self, site: Site) -> None:
-        found = backward(site, self.draft)
+        found = backward(site, self.draft, self.seen)
         if isinstance(found, Way):
             self.waiting.pop(site.node, None)
             self._commit(site, found, "backward")
@@ -268,7 +270,7 @@ class _Planner:
     def _try_chain(self, chain: _Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
         site = chain.site
-        found = backward(site, self.draft)
+        found = backward(site, self.draft, self.seen)
         if isinstance(found, Way):
             if all(TABLE[n.op].linear or n.op == "BatchNormalization" for n in found.into):
                 self._commit(site, found, "backward")

@@ -7,7 +7,7 @@ fails leaves nothing behind.
 The walk cannot explode. As long as the edges crossed lead nowhere else they form a tree, and a tensor is
 asked for no more maps than there are sums behind it, each of which may pass its shift on or not. Where an
 edge leads elsewhere the answer is no, whatever comes of it: from there on only the reason is looked for,
-and a tensor is asked at most twice, once with and once without a shift.
+and what is found for one map holds for every other of its kind (`_kind`), in later searches too.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ HORIZON = 2000
 _MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all for all takes the square
 
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_OF_THE_NUMBERS = frozenset({Code.DTYPE_RANGE, Code.NON_FINITE})  # true of one map, perhaps not of the next
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,29 @@ class DeadEnd:
 _Walk = Generator["_Walk", "Way | DeadEnd", "Way | DeadEnd"]
 
 
-def backward(site: Site, draft: Draft) -> Way | DeadEnd:
-    """Against the data flow, into the producers of the normalization's input."""
+@dataclass(frozen=True)
+class Seen:
+    """What searches found behind edges that lead elsewhere, where only the reason counts.
+
+    Without it every normalization behind a residual sum would look through all the sums before it.
+
+    Attributes:
+        answers: by tensor and kind of map: the answer, its depth counted from the tensor.
+    """
+
+    answers: dict[object, Way | DeadEnd] = field(default_factory=dict)
+
+
+def backward(site: Site, draft: Draft, seen: Seen | None = None) -> Way | DeadEnd:
+    """Against the data flow, into the producers of the normalization's input.
+
+    Args:
+        site: the normalization.
+        draft: the graph as it is now.
+        seen: what earlier searches found, and where this one notes what it finds.
+    """
     start = Way(changes=(Dissolve(site.node, site.position),))
-    found = _walked(_Upstream(draft).ask(site.node, site.position, site.affine, 0, free=True))
+    found = _walked(_Upstream(draft, seen or Seen()).ask(site.node, site.position, site.affine, 0, free=True))
     return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
@@ -153,10 +173,23 @@ def _exactly(affine: Affine) -> tuple[object, ...]:
     return affine.axes, *((vector.shape, vector.tobytes()) for vector in affine.vectors)
 
 
+def _kind(affine: Affine) -> tuple[object, ...]:
+    """Equal for two maps that the same operators let pass, as far as that does not depend on the numbers."""
+    scale = affine.scale.reshape(-1)
+    signs = bool((scale > 0).all()), bool((scale < 0).all())
+    return affine.axes, affine.dims, signs, bool((scale == scale[:1]).all()), bool(affine.shift.any())
+
+
+def _from(found: Way | DeadEnd, depth: int) -> Way | DeadEnd:
+    """The same answer, its depth counted from `depth` nodes farther away."""
+    return DeadEnd(found.reasons, found.depth + depth) if isinstance(found, DeadEnd) else found
+
+
 class _Upstream:
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, seen: Seen) -> None:
         self.draft = draft
         self.answers: dict[object, Way | DeadEnd] = {}
+        self.seen = seen.answers
 
     def ask(self, consumer: Node, position: int, affine: Affine, depth: int, *, free: bool) -> _Walk:
         """Whether the tensor at `position` of `consumer` can become `affine` of itself.
@@ -169,13 +202,26 @@ class _Upstream:
             free: whether every edge crossed so far leads nowhere else, so that the answer can be a way.
         """
         value = _input(consumer, position)
-        # Where no way can come of it, only the reason is looked for, and that once for all maps of a kind.
-        key = (value, consumer, _exactly(affine)) if free else (value, bool(affine.shift.any()))
+        if not free:
+            return (yield self._only_the_reason(value, consumer, position, affine, depth))
+        key = (value, consumer, _exactly(affine))
         if key not in self.answers:
-            found = yield self._climb(consumer, position, affine, depth, free=free)
-            # That somebody would take it in is all that counts then; the way itself may be 2**depth long.
-            self.answers[key] = found if free or isinstance(found, DeadEnd) else Way()
+            self.answers[key] = yield self._climb(consumer, position, affine, depth, free=True)
         return self.answers[key]
+
+    def _only_the_reason(
+        self, value: Value, consumer: Node, position: int, affine: Affine, depth: int
+    ) -> _Walk:
+        """Where no way can come of it: once for all maps of a kind."""
+        key = (value, consumer.graph, _kind(affine))
+        answers = self.answers if key in self.answers else self.seen
+        if key not in answers:
+            found = yield self._climb(consumer, position, affine, depth, free=False)
+            lasting = isinstance(found, Way) or not any(r.code in _OF_THE_NUMBERS for r in found.reasons)
+            answers = self.seen if lasting else self.answers
+            # That somebody would take it in is all that counts; the way itself may be 2**depth long.
+            answers[key] = _from(found, -depth) if isinstance(found, DeadEnd) else Way()
+        return _from(answers[key], depth)
 
     def _climb(self, consumer: Node, position: int, affine: Affine, depth: int, *, free: bool) -> _Walk:
         """Node by node, as long as there is one way to go.
@@ -186,7 +232,7 @@ class _Upstream:
         way = Way()
         while True:
             value = _input(consumer, position)
-            shared = self._shared(value, consumer, position, affine)
+            shared = self._shared(value, consumer, position, affine) if free else self.draft.free_edge(value)
             if shared is not None and (free or way.through):
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found

@@ -354,6 +354,15 @@ def dense(net: Net, x: str, depth: int) -> str:
     return net.node("Slice", y, net.ints(0), net.ints(2), net.ints(1))
 
 
+def dense_norms(net: Net, x: str, depth: int) -> str:
+    """The same with a normalization before every layer, that no layer can take in."""
+    y = net.conv(x, 2, 2, (1, 1))
+    for i in range(depth):
+        z = net.node("Relu", net.bn(y, 2 + i, stats={"scale": -np.linspace(0.5, 1.5, 2 + i)}))
+        y = net.node("Concat", y, net.conv(z, 2 + i, 1, (1, 1)), axis=1)
+    return y
+
+
 def taps(net: Net, x: str, depth: int) -> str:
     """One long chain at whose end many sums read."""
     end = net.conv(x, 2, 2, (1, 1))
@@ -401,6 +410,33 @@ def test_twice_the_depth_takes_twice_the_questions(
 ) -> None:
     counts = [asked_in(ladder, depth, questions) for depth in (30, 60, 120, 240)]
     assert counts[0] > 30, "the ladder is climbed at all"
+    for shorter, longer in pairwise(counts):
+        assert longer <= 2.2 * shorter, counts
+
+
+def residual(net: Net, x: str, depth: int) -> str:
+    """A normalization at the head of every branch, as in a pre-activation ResNet: all of them stay."""
+    y = net.conv(x, 2, 2, (1, 1))
+    for _ in range(depth):
+        z = net.bn(y, 2, stats={"scale": np.array([-0.5, 1.5])})
+        y = net.node("Add", y, net.conv(net.node("Relu", z), 2, 2, (1, 1)))
+    return y
+
+
+@pytest.mark.parametrize("ladder", [residual, dense_norms])
+def test_many_normalizations_look_behind_the_same_edges(
+    ladder: Callable[[Net, str, int], str], questions: Counter[str]
+) -> None:
+    """What one of them found there is not asked again for the next."""
+    counts = []
+    for depth in (30, 60, 120):
+        net = Net()
+        net.output(ladder(net, net.input("x", 1, 2, 3, 3), depth))
+        questions.clear()
+        result = bnfold.inspect(net.model(), merge=False)
+        assert len(result.kept) >= depth
+        assert {r.code for r in result.kept} == {"BNF010"}
+        counts.append(questions.total())
     for shorter, longer in pairwise(counts):
         assert longer <= 2.2 * shorter, counts
 
