@@ -418,8 +418,8 @@ def expect(
         feeds: values for the inputs; drawn when left out.
         runtime: also load and run both in onnxruntime.
         values: compare the values too.
-        inlined: how many calls of which local functions are inlined; each normalization in them then stands
-            in the result by itself, and is called `CALL/NAME`.
+        inlined: how many calls of which local functions must be inlined. Each normalization in them stands in
+            the result by itself, and is called `CALL/NAME`.
         options: for `bnfold.optimize`.
 
     Returns:
@@ -442,8 +442,9 @@ def expect(
     originals = batch_norms(model)
     left = batch_norms(result.model)
     staying = [r.node for r in result.kept if r.op == BN]
-    assert inlined_calls(result) == dict(inlined or {}), result.report.notes
-    if inlined:
+    found = inlined_calls(result)
+    assert inlined is None or found == inlined, result.report.notes
+    if found:
         known = set(map(label, originals))
         for name in folds + staying:
             own = name.rpartition("/")[2]
