@@ -2,8 +2,9 @@
 
     python examine.py ORIGINAL RESULT
 
-prints one JSON object: `bn`, the BatchNormalization nodes left in all graphs; `bytes`, the size of the
-files; `difference`, the largest difference of the outputs for one random input, in units of the RMS of the
+prints one JSON object: `bn`, the BatchNormalization nodes left in all graphs; `spelled`, the nodes left that
+multiply or divide by a stored value for each channel, as a spelled-out normalization does; `nodes`, by operator,
+those of the main graph; `bytes`, the size of the files; `difference`, the largest difference of the outputs for one random input, in units of the RMS of the
 original's output (onnxruntime without optimizations), null where one of the models does not run.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,28 @@ def count_bn(nodes: Iterable[onnx.NodeProto]) -> int:
         count += node.op_type == "BatchNormalization" and node.domain in {"", "ai.onnx"}
         for attribute in node.attribute:
             count += sum(count_bn(graph.node) for graph in (attribute.g, *attribute.graphs))
+    return count
+
+
+def count_spelled(graph: onnx.GraphProto) -> int:
+    """Mul and Div of the main graph by constants of more than one element.
+
+    A constant is stored, or computed from stored values alone.
+    """
+    elements = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    constant = set(elements)
+    count = 0
+    for node in graph.node:
+        given = [name for name in node.input if name]
+        if all(name in constant for name in given) and not node.op_type.startswith("Random"):
+            constant.update(node.output)
+            value = next((a.t for a in node.attribute if a.name == "value"), None)
+            size = (
+                int(np.prod(value.dims)) if value else max((elements.get(i, 1) for i in given), default=1)
+            )
+            elements.update(dict.fromkeys(node.output, size))
+        elif node.op_type in {"Mul", "Div"}:
+            count += any(name in constant and elements[name] > 1 for name in given)
     return count
 
 
@@ -69,6 +93,8 @@ def main() -> None:
     model = onnx.load(result, load_external_data=False)
     finding = {
         "bn": count_bn(model.graph.node) + sum(count_bn(f.node) for f in model.functions),
+        "spelled": count_spelled(model.graph),
+        "nodes": Counter(node.op_type for node in model.graph.node),
         "bytes": sum(file.stat().st_size for file in result.parent.iterdir()),
         "difference": difference(original, result, onnx.load(original, load_external_data=False).graph),
     }

@@ -59,6 +59,8 @@ class Finding:
     """What `examine.py` says about a result; see there."""
 
     bn: int
+    spelled: int
+    nodes: Mapping[str, int]
     bytes: int
     difference: float | None
 
@@ -103,7 +105,7 @@ class Bench:
     def ask(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a script that is not measured."""
         return subprocess.run(
-            self.call(script, *arguments), capture_output=True, text=True, check=False, env=_environment()
+            self.call(script, *arguments), capture_output=True, text=True, check=False, env=environment()
         )
 
     def measure(self, tool: str, model: Path) -> Run:
@@ -119,7 +121,7 @@ class Bench:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
             )
             memory = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -167,9 +169,9 @@ def compare(bench: Bench, model: Path, tools: Sequence[str]) -> tuple[Row, ...]:
     findings: dict[str, Finding] = {}
     for tool in tools:
         if tool not in failures:
-            _say(f"{model.stem}: {tool}, not counted")
+            say(f"{model.stem}: {tool}, not counted")
             failure = bench.measure(tool, model).failure
-            finding = None if failure else _examine(bench, model)
+            finding = None if failure else examine(bench, model)
             if isinstance(finding, Finding):
                 findings[tool] = finding
             else:
@@ -178,7 +180,7 @@ def compare(bench: Bench, model: Path, tools: Sequence[str]) -> tuple[Row, ...]:
     for number in range(bench.rounds):
         for tool in tools:
             if tool not in failures:
-                _say(f"{model.stem}: {tool}, round {number + 1} of {bench.rounds}")
+                say(f"{model.stem}: {tool}, round {number + 1} of {bench.rounds}")
                 run = bench.measure(tool, model)
                 runs[tool].append(run)
                 if run.failure:
@@ -221,13 +223,13 @@ def report(bench: Bench, names: Sequence[str]) -> Iterator[str]:
     yield "# bnfold beside other tools"
     yield ""
     yield (
-        f"{_cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-        f"Python {_python_version(bench)}. {bench.rounds} rounds, whole processes in turns. "
+        f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"Python {python_version(bench)}. {bench.rounds} rounds, whole processes in turns. "
         "Peak memory is the largest of all rounds; difference is that of the outputs, relative to their RMS. "
         "How: `benchmarks/README.md`."
     )
     for name in names:
-        _say(f"{name}: generating")
+        say(f"{name}: generating")
         model = _model(bench, name)
         tools = (*TOOLS, *(FLOORS if name == "large" else ()))
         rows = compare(bench, model, tools)
@@ -251,23 +253,26 @@ def _model(bench: Bench, name: str) -> Path:
     return Path(made.stdout.strip())
 
 
-def _examine(bench: Bench, model: Path) -> Finding | None:
+def examine(bench: Bench, model: Path) -> Finding | None:
+    """What is to be said about the result of the last run; None when it cannot be read."""
     answer = bench.ask("examine.py", str(model), str(bench.result(model)))
     return Finding(**json.loads(answer.stdout)) if not answer.returncode else None
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This one, with the bnfold of this checkout before any that is installed."""
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def _python_version(bench: Bench) -> str:
+def python_version(bench: Bench) -> str:
+    """Of the interpreter that has the tools."""
     command = [str(bench.python), "-c", "import platform; print(platform.python_version())"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -276,7 +281,8 @@ def _cpu() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Tell on stderr how far it is."""
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 

@@ -221,12 +221,29 @@ class _Planner:
         for change in found.changes:
             self.draft.apply(change)
         self.merged.append(node.label)
+        self._take_in_constants(found.into)
         for normalization in found.normalizations:
             del self.waiting[normalization]
             self.folds[normalization] = _fold(
                 normalization, normalization.op, Way(into=(found.into,)), "sideways", self.draft
             )
             self.ways[normalization] = (found.into, found.sum, *found.nodes)
+
+    def _take_in_constants(self, conv: Node) -> None:
+        """What a constant does to the sum behind its Conv belongs to the Conv, as before the sum to a branch."""
+        while (result := conv.outputs[0]) is not None and self.draft.free_edge(result) is None:
+            reader = next((use.node for use in self.draft.readers(result)), None)
+            if reader is None or reader.op not in elementwise.OPS:
+                return
+            step = elementwise.step(reader, self.draft)
+            if isinstance(step, Refused):
+                return
+            position, affine = step
+            found = backward(Site(reader, position, affine, reader.op), self.draft)
+            if not isinstance(found, Way) or found.into != (conv,):
+                return
+            for change in found.changes:
+                self.draft.apply(change)
 
     def settle_forward(self, node: Node) -> None:
         """A normalization that no producer could take: perhaps all its consumers can."""

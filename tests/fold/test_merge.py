@@ -76,6 +76,46 @@ def test_mobileone_any_number_of_branches() -> None:
     _check(net, convs=1)
 
 
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize("behind", [["Add"], ["Sub"], ["Mul"], ["Add", "Mul", "Sub"]])
+def test_constants_behind_the_sum_belong_to_the_conv(behind: list[str], position: int) -> None:
+    """`out = 0`, and each branch added to it: as MobileOne is written."""
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    total = net.node("Add", net.bn(_conv(net, x, 4, 3), 4), net.bn(_conv(net, x, 4, 1), 4))
+    for op in behind:
+        operands = [total, net.init(net.draw(*{"Add": (4, 1, 1), "Mul": (1, 4, 1, 1), "Sub": (1,)}[op]))]
+        total = net.node(op, operands[position], operands[1 - position])
+    net.output(total, shape=[1, 4, SIZE, SIZE])
+    _check(net, convs=1)
+
+
+def test_constants_behind_a_sum_that_is_read_elsewhere_stay() -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    total = net.node("Add", _conv(net, x, 4, 3), _conv(net, x, 4, 1))
+    shifted = net.node("Add", total, net.init(net.draw(4, 1, 1)))
+    net.output(shifted, net.node("Relu", total), shape=[1, 4, SIZE, SIZE])
+    _check(net, convs=1, total=3)
+
+
+@pytest.mark.parametrize("shape", [(SIZE,), (1, 1, SIZE, SIZE), (3, 1, 1, 1)])
+def test_constants_behind_the_sum_that_are_not_per_channel_stay(shape: tuple[int, ...]) -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    total = net.node("Add", _conv(net, x, 4, 3), _conv(net, x, 4, 1))
+    rows = shape[0] if len(shape) == 4 else 1
+    net.output(net.node("Add", total, net.init(net.draw(*shape))), shape=[rows, 4, SIZE, SIZE])
+    _check(net, convs=1, total=2)
+
+
+def test_a_constant_behind_one_conv_is_nobodys_business() -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    net.output(net.node("Add", _conv(net, x, 4, 3), net.init(net.draw(4, 1, 1))), shape=[1, 4, SIZE, SIZE])
+    _check(net, convs=1, total=2)
+
+
 def test_fastvit_token_mixer() -> None:
     """x + gamma * (mixer(x) - norm(x))."""
     net = Net(17)

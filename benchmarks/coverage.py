@@ -1,0 +1,265 @@
+"""How many normalizations of real models bnfold removes, and how many other tools.
+
+    python coverage.py --models FOLDER [--python PYTHON] [--keep FILE]
+
+takes every .onnx file of a folder, such as `zoo.py` and `keras_zoo.py` write. bnfold runs as a user runs it,
+with verification; the other tools as `drive.py` starts them. What is left is counted in each result by
+`examine.py`, which asks no tool. A model takes some minutes; with `--keep`, what is known is kept in a file, and a
+run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools import HERE, TOOLS, Bench, environment, examine, python_version, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_OTHERS = tuple(tool for tool in TOOLS if tool != "bnfold")
+_WRONG = 1e-3  # a difference beyond it, relative to the RMS of the output, is no rounding
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model in one tool.
+
+    Attributes:
+        failure: why there is no result; empty when there is one.
+        bn: BatchNormalization nodes left.
+        spelled: nodes left that multiply or divide by a stored value for each channel.
+        nodes: all nodes left in the main graph.
+        difference: from the original's outputs, relative to their RMS; None when the result does not run.
+        verdict: bnfold's own; empty for other tools.
+        kept: normalizations that bnfold kept, by reason code.
+    """
+
+    failure: str = ""
+    bn: int = 0
+    spelled: int = 0
+    nodes: int = 0
+    difference: float | None = None
+    verdict: str = ""
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: the original, and what became of it in each tool."""
+
+    name: str
+    original: Outcome
+    outcomes: Mapping[str, Outcome]
+
+
+class Kept:
+    """Outcomes that are known, by model, its bytes, tool and version.
+
+    Args:
+        path: where they are kept; None keeps them nowhere.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path and path.exists() else {}
+
+    def find(self, key: str) -> Outcome | None:
+        """The outcome of an earlier run."""
+        return Outcome(**self.known[key]) if key in self.known else None
+
+    def add(self, key: str, outcome: Outcome) -> None:
+        """Keep an outcome at once: the next may take minutes."""
+        self.known[key] = asdict(outcome)
+        if self.path:
+            self.path.write_text(json.dumps(self.known, indent=1), encoding="utf-8")
+
+
+def run(bench: Bench, tool: str, model: Path) -> Outcome:
+    """One tool on one model."""
+    report: dict[str, Any] = {}
+    if tool == "bnfold":
+        report, failure = _bnfold(bench, model)
+    elif tool:
+        failure = bench.measure(tool, model).failure
+    else:
+        failure = _copy(bench, model)
+    finding = None if failure else examine(bench, model)
+    if finding is None:
+        return Outcome(failure=failure or "the result cannot be read")
+    summary = report.get("summary", {})
+    return Outcome(
+        bn=finding.bn,
+        spelled=finding.spelled,
+        nodes=sum(finding.nodes.values()),
+        difference=finding.difference,
+        verdict=summary.get("status", ""),
+        kept=summary.get("kept_by_code", {}),
+    )
+
+
+def _bnfold(bench: Bench, model: Path) -> tuple[dict[str, Any], str]:
+    """`bnfold optimize`; an inconclusive result is written too, a different one is not."""
+    result = _empty(bench, model)
+    command = [str(bench.python), "-P", "-m", "bnfold", "optimize", "--json", str(model), "-o", str(result)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment(), timeout=bench.limit
+        )
+    except subprocess.TimeoutExpired:
+        return {}, f"stopped after {bench.limit:.0f} s"
+    report = json.loads(done.stdout) if done.stdout else {}
+    if not result.exists():
+        said = report.get("verdict", {}).get("summary") or done.stderr.strip().rpartition("\n")[2]
+        return report, f"failed (exit status {done.returncode}): {said[:160]}"
+    return report, ""
+
+
+def _copy(bench: Bench, model: Path) -> str:
+    shutil.copyfile(model, _empty(bench, model))
+    return ""
+
+
+def _empty(bench: Bench, model: Path) -> Path:
+    result = bench.result(model)
+    shutil.rmtree(result.parent, ignore_errors=True)
+    result.parent.mkdir()
+    return result
+
+
+def measure(bench: Bench, model: Path, versions: Mapping[str, str], kept: Kept) -> Row:
+    """All tools on one model, those whose outcome is known left out."""
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    outcomes = {}
+    for tool in ("", *TOOLS):
+        if tool and tool not in versions:
+            continue
+        key = " ".join(filter(None, (model.stem, digest, tool, versions.get(tool, ""))))
+        outcome = kept.find(key)
+        if outcome is None:
+            say(f"{model.stem}: {tool or 'the original'}")
+            place = bench.folder / "model"
+            place.mkdir(exist_ok=True)
+            alone = Path(shutil.copyfile(model, place / model.name))  # beside its own data alone
+            outcome = run(bench, tool, alone)
+            alone.unlink()
+            kept.add(key, outcome)
+        outcomes[tool] = outcome
+    return Row(model.stem, outcomes.pop(""), outcomes)
+
+
+def table(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
+    """BatchNormalization nodes left by each tool, model by model."""
+    head = "".join(f" {tool} |" for tool in tools)
+    yield f"| model | BN | verdict | bnfold | reasons | Mul, Div | bnfold |{head}"
+    yield "|---|" + "---|" * (6 + len(tools))
+    for row in rows:
+        own = row.outcomes["bnfold"]
+        reasons = ", ".join(f"{code} {count}" for code, count in own.kept.items())
+        cells = [
+            row.name,
+            str(row.original.bn),
+            own.verdict or own.failure,
+            "" if own.failure else str(own.bn),
+            reasons,
+            str(row.original.spelled),
+            "" if own.failure else str(own.spelled),
+            *(_cell(row, row.outcomes[tool]) for tool in tools),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _cell(row: Row, outcome: Outcome) -> str:
+    if outcome.failure:
+        return "fails"
+    shown = f"{outcome.bn}"
+    if row.original.spelled or outcome.spelled:
+        shown += f" ({outcome.spelled})"
+    if outcome.difference is None:
+        return f"{shown}, does not run"
+    if not outcome.difference <= _WRONG and row.original.difference == 0:
+        return f"{shown}, **differs by {outcome.difference:.0e}**"
+    return shown
+
+
+def sums(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
+    """What each tool leaves, and bnfold of the same models."""
+    yield "| tool | models with a result | BN | left | left by bnfold | fewer than bnfold | results that differ |"
+    yield "|---|---|---|---|---|---|---|"
+    for tool in ("bnfold", *tools):
+        done = [r for r in rows if not r.outcomes[tool].failure and not r.outcomes["bnfold"].failure]
+        fewer = [r.name for r in done if r.outcomes[tool].bn < r.outcomes["bnfold"].bn]
+        off = [r.name for r in done if "d" in _cell(r, r.outcomes[tool])]
+        cells = [
+            tool,
+            f"{len(done)} of {len(rows)}",
+            str(sum(r.original.bn for r in done)),
+            str(sum(r.outcomes[tool].bn for r in done)),
+            str(sum(r.outcomes["bnfold"].bn for r in done)),
+            ", ".join(fewer) or "none",
+            ", ".join(off) or "none",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def report(bench: Bench, models: Sequence[Path], kept: Kept) -> Iterator[str]:
+    """The whole report, a line at a time."""
+    asked = {tool: bench.ask("drive.py", "--version", tool) for tool in TOOLS}
+    versions = {tool: answer.stdout.strip() for tool, answer in asked.items() if not answer.returncode}
+    tools = [tool for tool in _OTHERS if tool in versions]
+    rows = [measure(bench, model, versions, kept) for model in models]
+    own = [row.outcomes["bnfold"] for row in rows]
+    yield "# Normalizations left in real models"
+    yield ""
+    named = ", ".join(f"{tool} {version}" for tool, version in versions.items())
+    yield f"{named}; Python {python_version(bench)}. How: `benchmarks/README.md`."
+    yield ""
+    yield (
+        "*BN* are the BatchNormalization nodes of the original; under the name of a tool stand those of its result. "
+        "*Mul, Div* are the nodes that multiply or divide by a stored value for each channel, as a spelled-out "
+        "normalization does and a layer scale too: the original's, and bnfold's; other tools' stand in brackets. "
+        f"A result *differs* when an output is off by more than {_WRONG:g} of the RMS. *reasons* are bnfold's, of "
+        "all normalizations that it found and kept, spelled-out ones included."
+    )
+    yield ""
+    good = sum(outcome.verdict == "equivalent" for outcome in own)
+    yield f"{len(rows)} models, {good} of them equivalent by bnfold's verification."
+    yield ""
+    yield from sums(rows, tools)
+    yield ""
+    yield from table(rows, tools)
+
+
+def main() -> None:
+    """Count, print the report and keep it."""
+    parser = argparse.ArgumentParser(description="Count what tools leave of the normalizations of real models.")
+    parser.add_argument("--models", type=Path, required=True, help="a folder of .onnx files")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="the interpreter that has the tools"
+    )
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which a tool is stopped")
+    parser.add_argument("--keep", type=Path, help="a JSON file of what is known already")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "coverage.md")
+    arguments = parser.parse_args()
+    models = sorted(arguments.models.glob("*.onnx"))
+    if not models:
+        parser.error(f"no .onnx file in {arguments.models}")
+    with tempfile.TemporaryDirectory(prefix="bnfold-coverage-") as folder:
+        bench = Bench(arguments.python, arguments.limit, 1, Path(folder))
+        text = "\n".join(report(bench, models, Kept(arguments.keep))) + "\n"
+    print(text, end="")
+    arguments.output.parent.mkdir(exist_ok=True)
+    arguments.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
