@@ -3,9 +3,9 @@
     python coverage.py --models FOLDER [--python PYTHON] [--keep FILE]
 
 takes every .onnx file of a folder, such as `zoo.py` and `keras_zoo.py` write. bnfold runs as a user runs it,
-with verification; the other tools as `drive.py` starts them. What is left is counted in each result by
-`examine.py`, which asks no tool. A model takes some minutes; with `--keep`, what is known is kept in a file, and a
-run that was interrupted goes on where it was.
+with verification; the other tools as `drive.py` starts them. What is left is counted by `examine.py`, which
+asks no tool. A model takes a minute or so; with `--keep`, outcomes are kept in a file, and a run that was
+interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _copy(bench: Bench, model: Path) -> str:
 
 
 def _empty(bench: Bench, model: Path) -> Path:
-    result = bench.result(model)
+    result: Path = bench.result(model)
     shutil.rmtree(result.parent, ignore_errors=True)
     result.parent.mkdir()
     return result
@@ -149,7 +149,8 @@ def measure(bench: Bench, model: Path, versions: Mapping[str, str], kept: Kept) 
             say(f"{model.stem}: {tool or 'the original'}")
             place = bench.folder / "model"
             place.mkdir(exist_ok=True)
-            alone = Path(shutil.copyfile(model, place / model.name))  # beside its own data alone
+            alone = place / model.name  # beside its own data alone
+            shutil.copyfile(model, alone)
             outcome = run(bench, tool, alone)
             alone.unlink()
             kept.add(key, outcome)
@@ -184,21 +185,21 @@ def _cell(row: Row, outcome: Outcome) -> str:
     shown = f"{outcome.bn}"
     if row.original.spelled or outcome.spelled:
         shown += f" ({outcome.spelled})"
-    if outcome.difference is None:
-        return f"{shown}, does not run"
-    if not outcome.difference <= _WRONG and row.original.difference == 0:
-        return f"{shown}, **differs by {outcome.difference:.0e}**"
-    return shown
+    return f"{shown} wrong" if _wrong(outcome) else shown
+
+
+def _wrong(outcome: Outcome) -> bool:
+    return outcome.difference is None or not outcome.difference <= _WRONG
 
 
 def sums(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
     """What each tool leaves, and bnfold of the same models."""
-    yield "| tool | models with a result | BN | left | left by bnfold | fewer than bnfold | results that differ |"
+    yield "| tool | models with a result | BN | left | left by bnfold | fewer than bnfold | wrong results |"
     yield "|---|---|---|---|---|---|---|"
     for tool in ("bnfold", *tools):
         done = [r for r in rows if not r.outcomes[tool].failure and not r.outcomes["bnfold"].failure]
         fewer = [r.name for r in done if r.outcomes[tool].bn < r.outcomes["bnfold"].bn]
-        off = [r.name for r in done if "d" in _cell(r, r.outcomes[tool])]
+        off = [r.name for r in done if _wrong(r.outcomes[tool])]
         cells = [
             tool,
             f"{len(done)} of {len(rows)}",
@@ -224,11 +225,12 @@ def report(bench: Bench, models: Sequence[Path], kept: Kept) -> Iterator[str]:
     yield f"{named}; Python {python_version(bench)}. How: `benchmarks/README.md`."
     yield ""
     yield (
-        "*BN* are the BatchNormalization nodes of the original; under the name of a tool stand those of its result. "
-        "*Mul, Div* are the nodes that multiply or divide by a stored value for each channel, as a spelled-out "
-        "normalization does and a layer scale too: the original's, and bnfold's; other tools' stand in brackets. "
-        f"A result *differs* when an output is off by more than {_WRONG:g} of the RMS. *reasons* are bnfold's, of "
-        "all normalizations that it found and kept, spelled-out ones included."
+        "*BN* are the BatchNormalization nodes of the original; under the name of a tool stand those of its "
+        "result. *Mul, Div* are the nodes that multiply or divide by a stored value for each channel, as a "
+        "spelled-out normalization does and a layer scale too: the original's, and bnfold's; other tools' "
+        "stand in brackets. A result is *wrong* when it does not run, or an output is off by more than "
+        f"{_WRONG:g} of the RMS. *reasons* are bnfold's, of all normalizations that it found and kept, "
+        "spelled-out ones too."
     )
     yield ""
     good = sum(outcome.verdict == "equivalent" for outcome in own)
@@ -241,7 +243,9 @@ def report(bench: Bench, models: Sequence[Path], kept: Kept) -> Iterator[str]:
 
 def main() -> None:
     """Count, print the report and keep it."""
-    parser = argparse.ArgumentParser(description="Count what tools leave of the normalizations of real models.")
+    parser = argparse.ArgumentParser(
+        description="Count what tools leave of the normalizations of real models."
+    )
     parser.add_argument("--models", type=Path, required=True, help="a folder of .onnx files")
     parser.add_argument(
         "--python", type=Path, default=Path(sys.executable), help="the interpreter that has the tools"

@@ -3,9 +3,10 @@
     python examine.py ORIGINAL RESULT
 
 prints one JSON object: `bn`, the BatchNormalization nodes left in all graphs; `spelled`, the nodes left that
-multiply or divide by a stored value for each channel, as a spelled-out normalization does; `nodes`, by operator,
-those of the main graph; `bytes`, the size of the files; `difference`, the largest difference of the outputs for one random input, in units of the RMS of the
-original's output (onnxruntime without optimizations), null where one of the models does not run.
+multiply or divide by a stored value for each channel, as a spelled-out normalization does; `nodes`, those of
+the main graph by operator; `bytes`, the size of the files; `difference`, the largest difference of the outputs
+for one random input, in units of the RMS of the original's output (onnxruntime without optimizations), null
+where one of the models does not run.
 """
 
 from __future__ import annotations
@@ -49,9 +50,7 @@ def count_spelled(graph: onnx.GraphProto) -> int:
         if all(name in constant for name in given) and not node.op_type.startswith("Random"):
             constant.update(node.output)
             value = next((a.t for a in node.attribute if a.name == "value"), None)
-            size = (
-                int(np.prod(value.dims)) if value else max((elements.get(i, 1) for i in given), default=1)
-            )
+            size = int(np.prod(value.dims)) if value else max((elements.get(i, 1) for i in given), default=1)
             elements.update(dict.fromkeys(node.output, size))
         elif node.op_type in {"Mul", "Div"}:
             count += any(name in constant and elements[name] > 1 for name in given)

@@ -2,13 +2,12 @@
 
     python keras_zoo.py FOLDER [NAME ...] [--forms tf2onnx plain]
 
-needs `pip install tensorflow-cpu tf2onnx`. Architectures are those of keras.applications, weights and statistics
-are drawn from a seed. Each network is written in two forms:
+needs `pip install tensorflow-cpu tf2onnx`. Architectures are those of keras.applications, weights and
+statistics are drawn from a seed. Each network is written in two forms:
 
-- `tf2onnx`: as its users get it. TensorFlow and the converter then have folded what they can; what is left
-  of the normalizations are Mul and Add.
-- `plain`: without any optimization on the way. Every normalization is Mul, Sub, Add around Rsqrt of a constant,
-  every Conv stands between two Transposes, and every weight behind one.
+- `tf2onnx`: as its users get it. TensorFlow and the converter then have folded what they can.
+- `plain`: without any optimization on the way. Every normalization is a Mul and an Add, and every Conv stands
+  between two Transposes.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 FORMS = ("tf2onnx", "plain")
 _OPSET = 17
 _BATCH = 8  # of the noise that statistics are taken from
+_TURNED = 0.1  # share of negative gammas
 
 # The class in keras.applications, and the side of the image.
 ZOO: dict[str, tuple[Callable[..., Any], int]] = {
@@ -58,7 +58,7 @@ def network(name: str) -> Any:  # noqa: ANN401  # Keras ships no types
     for layer in layers:
         layer.momentum = 0.0
         if layer.gamma is not None:
-            turned = np.where(rng.random(layer.gamma.shape) < 0.1, -1, 1)
+            turned = np.where(rng.random(layer.gamma.shape) < _TURNED, -1, 1)
             layer.gamma.assign(rng.uniform(0.7, 1.3, layer.gamma.shape) * turned)
         layer.beta.assign(rng.uniform(-0.2, 0.2, layer.beta.shape))
     made(rng.standard_normal((_BATCH, size, size, 3), np.float32), training=True)

@@ -1,13 +1,15 @@
-"""Small networks for `zoo.py` of kinds that the model libraries lack; each as its paper has it, but narrower."""
+"""Networks for `zoo.py` of kinds that the model libraries lack: as their papers have them, but narrower."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 
 class UNet3d(nn.Module):
-    """3-D U-Net (Cicek et al. 2016): Conv3d, BatchNorm3d, ReLU; MaxPool3d down, ConvTranspose3d up, Concat."""
+    """3-D U-Net (Cicek et al. 2016): Conv3d, BatchNorm3d, ReLU; MaxPool3d down, ConvTranspose3d up."""
 
     def __init__(self, width: int = 8, depth: int = 3) -> None:
         super().__init__()
@@ -39,10 +41,10 @@ def _conv3d(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
 
 
 def dcgan(noise: int = 32, width: int = 16) -> nn.Module:
-    """Generator of DCGAN (Radford et al. 2015): ConvTranspose2d, BatchNorm2d, ReLU; from float32[N, noise, 1, 1]."""
+    """Generator of DCGAN (Radford et al. 2015), from float32[N, noise, 1, 1] to images of 64 x 64."""
     widths = [width << level for level in (3, 2, 1, 0)]
     layers: list[nn.Module] = [nn.ConvTranspose2d(noise, widths[0], 4, bias=False), nn.BatchNorm2d(widths[0])]
-    for above, below in zip(widths, widths[1:], strict=False):
+    for above, below in pairwise(widths):
         layers += [nn.ReLU(), nn.ConvTranspose2d(above, below, 4, 2, 1, bias=False), nn.BatchNorm2d(below)]
     return nn.Sequential(*layers, nn.ReLU(), nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh())
 
@@ -62,7 +64,7 @@ class _Align(nn.Module):
 
 
 class PointNet(nn.Module):
-    """PointNet's classifier (Qi et al. 2017): Conv1d of one tap, BatchNorm1d, ReLU, two T-Nets, a maximum, Linear."""
+    """PointNet's classifier (Qi et al. 2017): Conv1d of one tap, two T-Nets, a maximum, Linear."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ def _linear(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
 
 
 def mlp(features: int = 24, width: int = 64) -> nn.Module:
-    """A perceptron for tables: the features normalized first, then before and behind the activation by turns."""
+    """A perceptron for tables: normalized at the input, then before and behind the activation by turns."""
     return nn.Sequential(
         nn.BatchNorm1d(features),
         *_linear(features, width),
@@ -134,17 +136,17 @@ class _SeRes2(nn.Module):
 
 
 class Ecapa(nn.Module):
-    """ECAPA-TDNN (Desplanques et al. 2020): dilated Res2 blocks, attentive statistics, a normalized embedding."""
+    """ECAPA-TDNN (Desplanques et al. 2020): dilated Res2 blocks, attentive statistics, an embedding."""
 
     def __init__(self, mels: int = 40, width: int = 64) -> None:
         super().__init__()
         self.first = _Tdnn(mels, width, 5)
         self.blocks = nn.ModuleList(_SeRes2(width, dilation) for dilation in (2, 3, 4))
         self.join = nn.Sequential(nn.Conv1d(3 * width, 3 * width, 1), nn.ReLU())
-        self.attend = nn.Sequential(_Tdnn(9 * width, 32), nn.Tanh(), nn.Conv1d(32, 3 * width, 1), nn.Softmax(2))
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(6 * width), nn.Linear(6 * width, 48), nn.BatchNorm1d(48)
+        self.attend = nn.Sequential(
+            _Tdnn(9 * width, 32), nn.Tanh(), nn.Conv1d(32, 3 * width, 1), nn.Softmax(2)
         )
+        self.head = nn.Sequential(nn.BatchNorm1d(6 * width), nn.Linear(6 * width, 48), nn.BatchNorm1d(48))
 
     def forward(self, x: Tensor) -> Tensor:
         """An embedding of the spectrogram `x`, float32[N, mels, frames]."""

@@ -2,8 +2,8 @@
 
     python zoo.py FOLDER [NAME ...] [--exporters script dynamo] [--reparameterized]
 
-needs `pip install torch==2.13.0 torchvision timm pytorchcv onnx onnxscript`. Nothing is fetched: architectures
-come from timm, pytorchcv and `networks.py`, weights from a seed. A network is named after its library and
+needs `pip install torch==2.13.0 torchvision timm pytorchcv onnx onnxscript`. Architectures come from timm,
+pytorchcv and `networks.py`, weights from a seed; nothing is fetched. A network is named after its library and
 architecture; each PyTorch exporter writes NAME_EXPORTER.onnx. `--reparameterized` writes what timm's own
 `reparameterize_model` makes of the same weights, in FOLDER/reparameterized, where it has anything to do.
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EXPORTERS = ("script", "dynamo")
 REPARAMETERIZED = "reparameterized"
 _BATCH = 8  # of the noise that statistics are taken from
+_TURNED = 0.1  # share of negative gammas
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -145,7 +146,7 @@ def randomize(network: nn.Module, noise: torch.Tensor) -> None:
             if parameter.numel() > 1 and parameter.min() == parameter.max():
                 value, drawn = parameter.flatten()[0].item(), torch.rand_like(parameter)
                 if id(parameter) in gammas:
-                    turned = torch.where(torch.rand_like(parameter) < 0.1, -1.0, 1.0)
+                    turned = torch.where(torch.rand_like(parameter) < _TURNED, -1.0, 1.0)
                     parameter.copy_((0.7 + 0.6 * drawn) * turned)
                 elif value == 0:
                     parameter.copy_(0.4 * drawn - 0.2)

@@ -230,7 +230,7 @@ class _Planner:
             self.ways[normalization] = (found.into, found.sum, *found.nodes)
 
     def _take_in_constants(self, conv: Node) -> None:
-        """What a constant does to the sum behind its Conv belongs to the Conv, as before the sum to a branch."""
+        """What constants do behind the sum belongs to the Conv, as before the sum to a branch."""
         while (result := conv.outputs[0]) is not None and self.draft.free_edge(result) is None:
             reader = next((use.node for use in self.draft.readers(result)), None)
             if reader is None or reader.op not in elementwise.OPS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import keras  # type: ignore[import-not-found]  # no dependency of the project
+import keras
 import numpy as np
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # type: ignore[import-not-found]  # no dependency of the project
-from torch.nn import functional  # type: ignore[import-not-found]  # likewise
+import torch
+from torch.nn import functional
 
 SHAPES = {"2d": (6, 3), "3d": (5, 4, 3), "4d": (3, 4, 5, 2), "5d": (2, 3, 2, 3, 2)}
 # x and y; scale, bias and the statistics.
