@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _OTHERS = tuple(tool for tool in TOOLS if tool != "bnfold")
-_WRONG = 1e-3  # a difference beyond it, relative to the RMS of the output, is no rounding
+_WRONG = 0.05  # a difference beyond it, relative to the RMS of the output, is no rounding of a sane model
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
 
 prints one JSON object: `bn`, the BatchNormalization nodes left in all graphs; `spelled`, the nodes left that
 multiply or divide by a stored value for each channel, as a spelled-out normalization does; `nodes`, those of
-the main graph by operator; `bytes`, the size of the files; `difference`, the largest difference of the outputs
-for one random input, in units of the RMS of the original's output (onnxruntime without optimizations), null
-where one of the models does not run.
+the main graph by operator; `bytes`, the size of the files; `difference`, the largest one of the outputs for a
+random input, in units of the RMS of the original's output (onnxruntime without optimizations), null where one
+of the models does not run.
 """
 
 from __future__ import annotations
