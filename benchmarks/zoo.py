@@ -57,11 +57,11 @@ def _timm(name: str, size: int = 64) -> tuple[str, Network]:
     return f"timm_{name}", Network(build, (3, size, size))
 
 
-def _pytorchcv(name: str, size: int = 224, *, channels: int = 3, length: int = 0) -> tuple[str, Network]:
+def _pytorchcv(name: str, size: int = 224) -> tuple[str, Network]:
     def build() -> nn.Module:
         return import_module("pytorchcv.model_provider").get_model(name, pretrained=False)
 
-    return f"pytorchcv_{name}", Network(build, (channels, length) if length else (channels, size, size))
+    return f"pytorchcv_{name}", Network(build, (3, size, size))
 
 
 ZOO: dict[str, Network] = dict([
@@ -128,7 +128,6 @@ ZOO: dict[str, Network] = dict([
     _pytorchcv("erfnet_cityscapes", 128),
     _pytorchcv("segnet_cityscapes", 64),
     _pytorchcv("centernet_resnet18_coco", 128),
-    _pytorchcv("quartznet5x5_en_ls", channels=64, length=128),
 ])  # fmt: skip
 
 
