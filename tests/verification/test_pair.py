@@ -19,6 +19,7 @@ from support.convnets import FLOAT, INT8, INT64, Net, build, changed, fold, weig
 from bnfold.errors import EnvironmentFault, ModelError
 from bnfold.verification.options import Verification
 from bnfold.verification.pair import verify
+from bnfold.verification.sessions import Level, Ran, Run, run_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +139,69 @@ def test_a_tie_that_rounding_breaks_is_no_difference() -> None:
     verdict = compare(model, changed(folded, "w1_folded", values))
     assert verdict.status in {"equivalent", "inconclusive"}, verdict.summary
     assert any("less than rounding" in finding for finding in verdict.findings)
+
+
+def padded(net: Net, *, hidden: bool = False) -> onnx.ModelProto:
+    """Pad, then MaxPool over negative values: onnxruntime makes one of both and pads with -inf, not with 0.
+
+    `hidden` puts an operator between that its optimizer leaves, and that changes nothing.
+    """
+    nodes = [
+        helper.make_node("Sigmoid", ["y"], ["s"]),
+        helper.make_node("Neg", ["s"], ["negative"]),
+        helper.make_node("Pad", ["negative", "pads"], ["wide"]),
+        helper.make_node("MaxPool", ["wide"], ["z"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    if hidden:
+        nodes.insert(3, helper.make_node("Min", ["wide", "most"], ["same"]))
+        nodes[-1].input[0] = "same"
+    model = build(net, tuple(nodes), ("z", FLOAT))
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+    model.graph.initializer.append(numpy_helper.from_array(pads, "pads"))
+    if hidden:
+        model.graph.initializer.append(numpy_helper.from_array(np.full((), 9, np.float32), "most"))
+    return model
+
+
+@pytest.fixture
+def optimizer_error(tmp_path: Path) -> None:
+    """Skip where onnxruntime has mended its error."""
+    onnx.save(padded(Net(layers=1)), tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
+    levels: tuple[Level, ...] = ("disable_all", "enable_all")
+    outcomes = run_model(tmp_path / "m.onnx", [Run(level, "f", {"x": x}) for level in levels])
+    plain, optimized = (np.asarray(o.outputs["z"]) for o in outcomes.values() if isinstance(o, Ran))
+    if np.allclose(plain, optimized, atol=1e-3):
+        pytest.skip("this onnxruntime fuses Pad and MaxPool correctly")
+
+
+@pytest.mark.usefixtures("optimizer_error")
+def test_an_error_of_the_optimizer_is_a_finding_and_no_fault_of_the_fold() -> None:
+    model = padded(Net(layers=2))
+    verdict = compare(model, fold(model))
+    assert verdict.status == "equivalent", verdict.summary
+    assert any("optimizer moves output 'z' of the original itself" in each for each in verdict.findings)
+    for row in verdict.outputs:
+        if row.level == "enable_all":
+            assert "optimizer moves the original itself" in row.note
+            assert row.against == "original"
+    assert compare(model, without_bias(padded(Net(layers=3)))).status == "different"
+
+
+@pytest.mark.usefixtures("optimizer_error")
+def test_a_folded_model_that_escapes_an_error_of_the_optimizer_is_right() -> None:
+    verdict = compare(padded(Net(layers=2)), padded(Net(layers=2), hidden=True))
+    assert verdict.status == "equivalent", verdict.summary
+    assert any("of the original itself" in each for each in verdict.findings)
+    assert {row.against for row in verdict.outputs} == {"truth"}
+
+
+@pytest.mark.usefixtures("optimizer_error")
+def test_a_folded_model_that_the_optimizer_alone_moves_is_different_and_the_runtime_named() -> None:
+    verdict = compare(padded(Net(layers=2), hidden=True), padded(Net(layers=2)))
+    assert verdict.status == "different"
+    assert "onnxruntime's optimizer moves the folded model alone" in verdict.summary
+    assert {row.outcome for row in verdict.outputs if row.level == "disable_all"} == {"pass"}
 
 
 @pytest.mark.parametrize("huge", [1e15, 1e9])
