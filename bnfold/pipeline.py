@@ -26,7 +26,7 @@ from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
 from bnfold.provenance import Provenance, config_sha256
 from bnfold.report.schema import Report, Seconds, Size
-from bnfold.verification.options import Provider, TruthMode, Verification
+from bnfold.verification.options import BUDGET, Provider, TruthMode, Verification
 from bnfold.verification.verdict import FoldEvidence, Status, Verdict
 from bnfold.version import __version__
 
@@ -153,6 +153,7 @@ def optimize(
     seed: int = 0,
     truth: TruthMode = "auto",
     provider: Provider = "cpu",
+    budget: float = BUDGET,
     per_fold: bool = False,
     keep_going: bool = False,
     progress: Progress | None = None,
@@ -176,6 +177,7 @@ def optimize(
         seed: of the feeds of the verification.
         truth: how it is judged; as in `verify`.
         provider: what runs both models; as in `verify`.
+        budget: seconds that the verification may take; as in `verify`.
         per_fold: have the verdict say of each fold by itself how exact it is.
         keep_going: where the results differ, drop the fold that is guilty (BNF030) and verify again.
         progress: told the name of each stage as it begins.
@@ -192,7 +194,7 @@ def optimize(
     tell = progress or _silent
     target = _target(model, output, in_place=in_place)
     options = Options(freeze, tuple(include), tuple(exclude), merge)
-    how = Verification(inputs, ranges, seed, truth, provider, per_fold)
+    how = Verification(inputs, ranges, seed, truth, provider, per_fold, budget)
     job = _Job(model, None if dry_run else target, verify, bench, provenance, how, tell)
     result, guilty = job.run(options), None
     while (guilty := job.guilty(result, options)) is not None and keep_going:
@@ -213,6 +215,10 @@ def _blaming(result: Result, names: Sequence[str]) -> Result:
         finding = f"dropped, because with them results differ: {', '.join(names)}"
     verdict = replace(verdict, guilty=tuple(names), findings=(finding, *verdict.findings))
     return replace(result, report=replace(result.report, verdict=verdict))
+
+
+class _NoTimeError(Exception):
+    """The time budget is spent before the guilty fold is found."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class _Job:
         return _on_disk(decision.report, decision.opened, edits, self.target, check)
 
     def guilty(self, result: Result, options: Options) -> Rejected | None:
-        """The first fold that makes the results differ; None where they do not, or no fold makes them."""
+        """The first fold that makes the results differ; None where they do not, or none was found in time."""
         from bnfold.verification.blame import first_guilty  # noqa: PLC0415  # for those who need it
 
         verdict, folds = result.verdict, result.folds
@@ -249,13 +255,20 @@ class _Job:
         evidence = verdict.summary.removeprefix("different: ")
         trial = replace(self, target=None, measured=False, how=replace(self.how, per_fold=False))
 
+        deadline = time.monotonic() + self.how.budget
+
         def differs(count: int) -> bool:
+            if time.monotonic() > deadline:
+                raise _NoTimeError
             self.tell(f"looking for the fold that makes the difference (with {count} of {len(folds)})")
             left_out = tuple(Rejected(fold.node, fold.scope, evidence) for fold in folds[count:])
             tried = trial.run(replace(options, rejected=(*options.rejected, *left_out))).verdict
             return tried is not None and tried.status == "different"
 
-        index = first_guilty(len(folds), differs)
+        try:
+            index = first_guilty(len(folds), differs)
+        except _NoTimeError:
+            return None
         return None if index is None else Rejected(folds[index].node, folds[index].scope, evidence)
 
 
@@ -268,6 +281,7 @@ def verify(
     seed: int = 0,
     truth: TruthMode = "auto",
     provider: Provider = "cpu",
+    budget: float = BUDGET,
     progress: Progress | None = None,
 ) -> Verdict:
     """Whether two models compute the same function, whatever tool made the second one.
@@ -283,6 +297,8 @@ def verify(
         truth: "auto" evaluates the original in float64, and where it cannot judges by a rounding bound;
             "full" calls that "not verified"; "bound" does without.
         provider: onnxruntime's execution provider: "cpu", "cuda" or "tensorrt".
+        budget: seconds that it may take. Feeds left out for it are named in the findings; where not even one
+            was judged in float64, the bound has to do.
         progress: told the name of each stage as it begins.
 
     Raises:
@@ -295,7 +311,7 @@ def verify(
     for model in (original, folded):
         with _naming(model):
             _open(model)
-    how = Verification(inputs, ranges, seed, truth, provider)
+    how = Verification(inputs, ranges, seed, truth, provider, budget=budget)
     return judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
 
 

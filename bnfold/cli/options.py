@@ -97,3 +97,7 @@ ProviderChoice = Annotated[
         show_default=False,
     ),
 ]
+Budget = Annotated[
+    float, typer.Option("--budget", help="Seconds that the verification may take.", metavar="SECONDS")
+]
+DEFAULT_BUDGET = 600.0  # as in bnfold.verification.options, whose import would take time

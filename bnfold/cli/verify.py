@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bnfold.cli.options import Inputs, Json, ProviderChoice, Ranges, Seed, Truth, TruthChoice
+from bnfold.cli.options import (
+    Inputs,
+    Json,
+    ProviderChoice,
+    Ranges,
+    Seed,
+    Truth,
+    TruthChoice,
+)
 from bnfold.cli.output import print_data, print_text
 from bnfold.cli.settings import first, runner, settings
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +13,20 @@ from typing import TYPE_CHECKING
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, UsageError
+from bnfold.progress import Stage
 from bnfold.verification.paths import utf8_link
 from bnfold.verification.sessions import Level, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bnfold.verification.options import Verification
     from bnfold.verification.verdict import OutputEvidence
 
 Progress = Callable[[str], None]
 Outcomes = Mapping[tuple[Level, str], Outcome]
+_PREFIX = "verifying: "
 LEVELS: tuple[Level, ...] = ("disable_all", "enable_all")
 
 
@@ -38,10 +46,47 @@ class Case:
     original: Model
     folded: Model
     provider: str
-    timeout: float
     seed: int
     say: Progress
     scratch: Path
+    budget: float
+    deadline: float
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time budget is spent; a moment at least, so that what begins can say so."""
+        return max(1.0, self.deadline - time.monotonic())
+
+
+@contextmanager
+def case_of(
+    original: Path | bytes, folded: Path | bytes, how: Verification, progress: Progress | None
+) -> Iterator[Case]:
+    """A case with a folder for what passes.
+
+    Raises:
+        ModelError: a model cannot be read.
+        UsageError: a budget that is no time.
+    """
+    if not how.budget > 0:
+        raise UsageError(f"budget={how.budget!r}; expected a number of seconds above zero")
+
+    def say(line: str) -> None:
+        if progress is not None:
+            progress(line.prefixed(_PREFIX) if isinstance(line, Stage) else f"{_PREFIX}{line}")
+
+    with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as folder:
+        scratch = Path(folder)
+        yield Case(
+            original=open_model(original, scratch / "original.onnx"),
+            folded=open_model(folded, scratch / "folded.onnx"),
+            provider=how.provider,
+            seed=how.seed,
+            say=say,
+            scratch=scratch,
+            budget=how.budget,
+            deadline=time.monotonic() + how.budget,
+        )
 
 
 @dataclass(frozen=True)

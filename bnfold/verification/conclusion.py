@@ -81,6 +81,8 @@ def _praise(rows: Sequence[OutputEvidence], feeds: Sequence[Feed], provider: str
     where = "float64 alone; onnxruntime runs neither"
     if levels:
         where = f"onnxruntime on {provider} at {' and '.join(levels)}"
+    if rows and all(row.against == "original" for row in rows):
+        where += ", by a rounding bound"
     used = [row.folded_rms / row.limit_rms for row in judged if row.folded_rms is not None and row.limit_rms]
     ratios = sorted(row.ratio for row in judged if row.ratio is not None)
     said = f"equivalent: {outputs} output{'s' * (outputs != 1)}, {count} feed{'s' * (count != 1)}, {where}"

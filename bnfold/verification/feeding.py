@@ -198,7 +198,7 @@ def first_accepted(
         )
         for sizes in candidates
     ]
-    outcomes = run_model(case.original.path, runs, provider=case.provider, timeout=case.timeout)
+    outcomes = run_model(case.original.path, runs, provider=case.provider, timeout=case.left)
     failure = None
     for sizes in candidates:
         outcome = outcomes.get(("disable_all", str(sizes)))

@@ -15,6 +15,8 @@ from bnfold.verification.judge import Place, failure, is_float, judge, judge_bou
 from bnfold.verification.real import RealEvidence, Reals
 from bnfold.verification.sensitivity import outputs_behind_jumps
 from bnfold.verification.sessions import Failure, Level, Ran, Run, run_model
+from bnfold.verification.truth import BudgetSpentError
+from bnfold.verification.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -54,30 +56,50 @@ def judged_by_truth(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
 
     Raises:
         TruthUnavailableError: the original cannot be evaluated in float64.
+        BudgetSpentError: time is up before the first feed is judged.
     """
     folders = (case.original.folder, case.folded.folder)
-    reals = Reals(case.original.proto, case.folded.proto, folders)
+    everything = Reals(case.original.proto, case.folded.proto, folders)
     behind = outputs_behind_jumps(case.original.proto.graph)
     evidence = Evidence()
     truths: list[Mapping[str, Any]] = []
     for number, feed in enumerate(feeds):
-        case.say(f"evaluating the original in float64 ({number + 1}/{len(feeds)})")
-        real = reals.evidence(feed) if number == 0 else None
-        truth = real.truth if real else reals.truth(feed)
-        moved = moved_by_optimizer(feed, truth, first, {}) - behind
-        rows = judged_levels(feed, truth, first, second, allowances={}, moved=moved)
-        if moved or any(row.outcome == "fail" for row in rows):
-            allowances = reals.runtime_allowances(feed)
-            moved = moved_by_optimizer(feed, truth, first, allowances) - behind
-            rows = judged_levels(feed, truth, first, second, allowances=allowances, moved=moved)
-        if any(row.outcome == "fail" for row in rows):
-            real = real or reals.evidence(feed)
-            rows = _excuse(rows, real, behind)
-        evidence += Evidence(*_about_the_optimizer(rows, moved))
-        if real is not None:
-            evidence += Evidence(real.rows, _flips(real))
+        stage = f"evaluating in float64 ({number + 1}/{len(feeds)})"
+        reals = everything.watched(Watch(stage, case.say, case.deadline))
+        try:
+            found, truth = _judged_feed(reals, feed, first, second, behind, whole=number == 0)
+        except BudgetSpentError:
+            if number == 0:
+                raise
+            said = (
+                f"the time budget of {case.budget:g} s was spent: {number} of {len(feeds)} feeds are judged"
+            )
+            evidence += Evidence(findings=(said,))
+            break
+        evidence += found
         truths.append(truth)
     return evidence + Evidence(findings=_unmoved(truths))
+
+
+def _judged_feed(
+    reals: Reals, feed: Feed, first: Outcomes, second: Outcomes, behind: frozenset[str], *, whole: bool
+) -> tuple[Evidence, Mapping[str, Any]]:
+    """The evidence of one feed, and truth; `whole` has the folded model evaluated in float64 too."""
+    real = reals.evidence(feed) if whole else None
+    truth = real.truth if real else reals.truth(feed)
+    moved = moved_by_optimizer(feed, truth, first, {}) - behind
+    rows = judged_levels(feed, truth, first, second, allowances={}, moved=moved)
+    if moved or any(row.outcome == "fail" for row in rows):
+        allowances = reals.runtime_allowances(feed)
+        moved = moved_by_optimizer(feed, truth, first, allowances) - behind
+        rows = judged_levels(feed, truth, first, second, allowances=allowances, moved=moved)
+    if any(row.outcome == "fail" for row in rows):
+        real = real or reals.evidence(feed)
+        rows = _excuse(rows, real, behind)
+    evidence = Evidence(*_about_the_optimizer(rows, moved))
+    if real is not None:
+        evidence += Evidence(real.rows, _flips(real))
+    return evidence, truth
 
 
 def _unmoved(truths: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -219,7 +241,7 @@ def _effects(case: Case, feeds: Sequence[Feed], first: Outcomes) -> dict[tuple[L
         case.say(f"running the original with its weights moved by half an ulp ({number + 1}/{DRAWS})")
         path = case.scratch / "moved.onnx"
         path.write_bytes(copy)
-        moved = run_model(path, runs, provider=case.provider, timeout=case.timeout)
+        moved = run_model(path, runs, provider=case.provider, timeout=case.left)
         for (level, feed), outcome in moved.items():
             plain = first[level, feed]
             if not isinstance(outcome, Ran) or not isinstance(plain, Ran):

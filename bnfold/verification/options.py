@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 TruthMode = Literal["auto", "full", "bound"]
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
+BUDGET = 600.0  # seconds
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -25,6 +27,8 @@ class Verification:
             "not verified"; "bound" does without.
         provider: what runs both models in onnxruntime; a silent fall back to the CPU is an error.
         per_fold: look at each fold by itself, too; `optimize` alone knows them.
+        budget: seconds that it may take. Feeds that it leaves out are named; where not even one is judged in
+            float64, the rounding bound has to do.
     """
 
     inputs: Inputs | Wishes = None
@@ -33,3 +37,4 @@ class Verification:
     truth: TruthMode = "auto"
     provider: Provider = "cpu"
     per_fold: bool = False
+    budget: float = BUDGET

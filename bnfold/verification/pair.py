@@ -11,14 +11,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bnfold.errors import UsageError
-from bnfold.verification.case import LEVELS, Case, Evidence, Progress, interface_mismatch, open_model
+from bnfold.verification.case import LEVELS, Case, Evidence, Progress, case_of, interface_mismatch
 from bnfold.verification.conclusion import conclude, verdict
 from bnfold.verification.feeding import choose_feeds
 from bnfold.verification.feeds import NoFeedError
@@ -26,9 +24,11 @@ from bnfold.verification.gather import failures, judged_by_bound, judged_by_trut
 from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.options import TruthMode, Verification
 from bnfold.verification.sessions import Run, run_model
-from bnfold.verification.truth import TruthUnavailableError
+from bnfold.verification.truth import BudgetSpentError, TruthUnavailableError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bnfold.verification.verdict import Verdict
 
 
@@ -37,7 +37,6 @@ def verify(
     folded: Path | bytes,
     how: Verification | None = None,
     *,
-    timeout: float = 600.0,
     progress: Progress | None = None,
 ) -> Verdict:
     """Say whether two models compute the same function.
@@ -46,7 +45,6 @@ def verify(
         original: the model to be trusted, a file or serialized bytes.
         folded: the model to be judged.
         how: what to feed, what to run on, what to judge by.
-        timeout: seconds that one onnxruntime process may take.
         progress: is told what happens, one short line at a time.
 
     Raises:
@@ -59,16 +57,7 @@ def verify(
         raise UsageError(f"truth={how.truth!r}; expected one of {', '.join(get_args(TruthMode))}")
     wishes = how.inputs if isinstance(how.inputs, Wishes) else understand(how.inputs, how.ranges)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as scratch:
-        case = Case(
-            original=open_model(original, Path(scratch, "original.onnx")),
-            folded=open_model(folded, Path(scratch, "folded.onnx")),
-            provider=how.provider,
-            timeout=timeout,
-            seed=how.seed,
-            say=lambda line: progress(f"verifying: {line}") if progress else None,
-            scratch=Path(scratch),
-        )
+    with case_of(original, folded, how, progress) as case:
         result = _verify(case, wishes, how.truth)
     return replace(result, seconds=time.monotonic() - started)
 
@@ -83,8 +72,8 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode) -> Verdict:
         return verdict(case, "not verified", f"not verified: {error}", Evidence(), ())
     case.say("running both models in onnxruntime")
     runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
-    first = run_model(case.original.path, runs, provider=case.provider, timeout=case.timeout)
-    second = run_model(case.folded.path, runs, provider=case.provider, timeout=case.timeout)
+    first = run_model(case.original.path, runs, provider=case.provider, timeout=case.left)
+    second = run_model(case.folded.path, runs, provider=case.provider, timeout=case.left)
     evidence = Evidence(findings=sizes) + failures(case, first, second)
     obstacle = "not asked for"
     if mode != "bound":
@@ -92,6 +81,8 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode) -> Verdict:
             evidence += judged_by_truth(case, feeds, first, second)
         except TruthUnavailableError as error:
             obstacle = str(error)
+        except BudgetSpentError:
+            obstacle = f"the time budget of {case.budget:g} s was spent"
         else:
             return conclude(case, evidence, feeds, first)
     if mode == "full":

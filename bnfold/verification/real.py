@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,17 @@ from onnx import helper
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
 from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer
-from bnfold.verification.truth import Truth
+from bnfold.verification.truth import NoHooks, Truth
+from bnfold.verification.watch import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from bnfold.verification.feeds import Feed
+    from bnfold.verification.truth import Hooks
     from bnfold.verification.verdict import OutputEvidence
+    from bnfold.verification.watch import Watch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -73,10 +77,28 @@ class Reals:
         self._original = Truth(original, folders[0])
         self._folded = Truth(folded, folders[1])
         self._epsilon = weight_epsilon(original)
+        self._watch: Watch | None = None
+
+    def watched(self, watch: Watch) -> Reals:
+        """The same models, whose evaluations `watch` sees."""
+        other = copy(self)
+        other._watch = watch  # noqa: SLF001 - of this class
+        return other
+
+    def _run(self, model: Truth, feed: Feed, hooks: Hooks) -> dict[str, Any]:
+        if self._watch is None:
+            return model.run(feed.values, hooks)
+        return model.run(feed.values, Watched(hooks, self._watch))
+
+    def _expect(self, originals: int, folded: int = 0) -> None:
+        """Announce so many evaluations of each."""
+        if self._watch is not None:
+            self._watch.expect(originals * self._original.size + folded * self._folded.size)
 
     def truth(self, feed: Feed) -> dict[str, Any]:
         """The original's outputs in float64."""
-        return self._original.run(feed.values)
+        self._expect(1)
+        return self._run(self._original, feed, NoHooks())
 
     def evidence(self, feed: Feed) -> RealEvidence:
         """Evaluate the original, the folded model, and the original with its weights moved.
@@ -84,10 +106,11 @@ class Reals:
         Raises:
             TruthUnavailableError: an operator cannot be evaluated.
         """
+        self._expect(1 + DRAWS, 1)
         recorder = Recorder()
-        truth = self._original.run(feed.values, recorder)
+        truth = self._run(self._original, feed, recorder)
         hooks = Replayer(recorder.decisions)
-        folded = self._folded.run(feed.values, hooks)
+        folded = self._run(self._folded, feed, hooks)
         effects = self._effects(feed, truth, recorder, results=False)
         rows = [
             judge_real(
@@ -109,8 +132,9 @@ class Reals:
         Raises:
             TruthUnavailableError: an operator cannot be evaluated.
         """
+        self._expect(1 + DRAWS)
         recorder = Recorder()
-        truth = self._original.run(feed.values, recorder)
+        truth = self._run(self._original, feed, recorder)
         return self._effects(feed, truth, recorder, results=True).outputs
 
     def _effects(self, feed: Feed, truth: Mapping[str, Any], recorder: Recorder, *, results: bool) -> Effects:
@@ -120,9 +144,10 @@ class Reals:
         few = any(is_float(value) and value.size < FEW_OUTPUTS for value in truth.values())
         draws = [self._epsilon] * (DRAWS_OF_FEW_OUTPUTS if few else DRAWS)
         factors = [*draws, FLIP_FACTOR * self._epsilon] if recorder.decisions else draws
+        self._expect(len(factors) - DRAWS)
         for seed, epsilon in enumerate(factors):
             hooks = Replayer(recorder.decisions, epsilon=epsilon, results=results, seed=seed)
-            moved = self._original.run(feed.values, hooks)
+            moved = self._run(self._original, feed, hooks)
             flips |= hooks.flipped
             if epsilon > self._epsilon:
                 continue

@@ -9,17 +9,15 @@ compared with the original's own.
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from bnfold import runtime
-from bnfold.verification.case import Case, Model, open_model
+from bnfold.verification.case import case_of
 from bnfold.verification.errors import Error
 from bnfold.verification.feeding import choose_feeds
 from bnfold.verification.feeds import NoFeedError
@@ -32,9 +30,10 @@ from bnfold.verification.verdict import FoldEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from bnfold.fold.plan import Fold
-    from bnfold.verification.case import Progress
+    from bnfold.verification.case import Case, Model, Progress
     from bnfold.verification.feeds import Array, Feed
     from bnfold.verification.options import Verification
 
@@ -49,7 +48,6 @@ def per_fold(
     folds: Sequence[Fold],
     how: Verification,
     *,
-    timeout: float = 600.0,
     progress: Progress | None = None,
 ) -> tuple[FoldEvidence, ...]:
     """The evidence of every fold for one feed, the worst first, then those that could not be captured.
@@ -60,16 +58,7 @@ def per_fold(
         UsageError: feeds that do not fit the model.
     """
     wishes = how.inputs if isinstance(how.inputs, Wishes) else understand(how.inputs, how.ranges)
-    with tempfile.TemporaryDirectory(prefix="bnfold-folds-") as scratch:
-        case = Case(
-            original=open_model(original, Path(scratch, "original.onnx")),
-            folded=open_model(folded, Path(scratch, "folded.onnx")),
-            provider=how.provider,
-            timeout=timeout,
-            seed=how.seed,
-            say=lambda line: progress(f"verifying: {line}") if progress else None,
-            scratch=Path(scratch),
-        )
+    with case_of(original, folded, how, progress) as case:
         try:
             feeds, _ = choose_feeds(case, wishes)
         except NoFeedError as error:
@@ -198,7 +187,7 @@ def _captured(case: Case, model: Model, names: Iterable[str], feed: Feed) -> dic
         path,
         [Run("disable_all", feed.name, feed.values)],
         provider=case.provider,
-        timeout=case.timeout,
+        timeout=case.left,
         data_folder=model.folder,
     )
     outcome = outcomes["disable_all", feed.name]

@@ -200,6 +200,14 @@ def test_progress_goes_to_the_terminal_alone(folder: Path) -> None:
     assert json.loads(piped)["summary"]["folded"] == 1
 
 
+def test_the_evaluation_has_a_bar(folder: Path) -> None:
+    code, seen, _ = in_terminal(
+        "verify", "model.onnx", "model.onnx", "--json", cwd=folder, stderr_only=True, before=IMPATIENT
+    )
+    assert code == Exit.DONE
+    assert re.search(r"evaluating in float64 \(\d/4\) [#.]{20} +\d+%", without_escapes(seen))
+
+
 def test_progress_waits_a_second(folder: Path) -> None:
     code, seen, _ = in_terminal("inspect", "model.onnx", cwd=folder, stderr_only=True)
     assert (code, seen) == (Exit.DONE, "")

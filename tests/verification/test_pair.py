@@ -16,7 +16,9 @@ import pytest
 from onnx import helper, numpy_helper
 from support.convnets import FLOAT, INT8, INT64, Net, build, changed, fold, weight
 
-from bnfold.errors import EnvironmentFault, ModelError
+from bnfold.errors import EnvironmentFault, ModelError, UsageError
+from bnfold.progress import Stage
+from bnfold.verification import watch
 from bnfold.verification.options import Verification
 from bnfold.verification.pair import verify
 from bnfold.verification.sessions import Level, Ran, Run, run_model
@@ -365,6 +367,60 @@ def test_progress_is_told() -> None:
     model = build(Net(layers=1))
     verify(model.SerializeToString(), fold(model).SerializeToString(), progress=told.append)
     assert any("float64" in line for line in told)
+
+
+class Patience:
+    """Stands in for the clock: time is up after so many nodes."""
+
+    def __init__(self, nodes: int) -> None:
+        self.left = nodes
+
+    def monotonic(self) -> float:
+        self.left -= 1
+        return 0.0 if self.left >= 0 else float("inf")
+
+
+def test_a_budget_that_ends_before_the_first_feed_leaves_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(Net(layers=2))
+    monkeypatch.setattr(watch, "time", Patience(3))
+    verdict = compare(model, fold(model), budget=77)
+    assert verdict.status == "equivalent", verdict.summary
+    assert "by a rounding bound" in verdict.summary
+    assert any("the time budget of 77 s was spent" in finding for finding in verdict.findings)
+    assert compare(model, without_bias(build(Net(layers=3)))).status == "different"
+    assert compare(model, fold(model), truth="full").status == "not verified"
+
+
+def test_a_budget_that_ends_later_names_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(Net(layers=2))
+    # The first feed: truth, two draws, and the folded model; of the second two nodes.
+    monkeypatch.setattr(watch, "time", Patience(3 * len(model.graph.node) + len(fold(model).graph.node) + 2))
+    verdict = compare(model, fold(model))
+    assert verdict.status == "equivalent", verdict.summary
+    assert any("1 of 4 feeds are judged" in finding for finding in verdict.findings)
+    assert {row.feed.split()[0] for row in verdict.outputs} == {"normal"}
+
+
+@pytest.mark.parametrize("budget", [0, -1, float("nan")])
+def test_a_budget_that_is_no_time_is_a_usage_error(budget: float) -> None:
+    model = build(Net(layers=1))
+    with pytest.raises(UsageError, match="budget"):
+        compare(model, model, budget=budget)
+
+
+def test_evaluations_tell_how_far_they_are() -> None:
+    told: list[Stage] = []
+    model = build(Net(layers=2))
+
+    def listen(stage: str) -> None:
+        if isinstance(stage, Stage):
+            told.append(stage)
+
+    verify(model.SerializeToString(), fold(model).SerializeToString(), progress=listen)
+    first = [stage.fraction for stage in told if "(1/4)" in stage]
+    assert first == sorted(first)
+    assert 0 < first[0] < 0.5 < first[-1] <= 1
+    assert all(stage.startswith("verifying: ") for stage in told)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnfold.verification.truth.call import TruthUnavailableError
+from bnfold.verification.truth.call import BudgetSpentError, TruthUnavailableError
 from bnfold.verification.truth.nodes import Surroundings, compile_graph
 from bnfold.verification.truth.program import Hooks, NoHooks, Step
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["Hooks", "NoHooks", "Step", "Truth", "TruthUnavailableError"]
+__all__ = ["BudgetSpentError", "Hooks", "NoHooks", "Step", "Truth", "TruthUnavailableError"]
 
 
 class Truth:
@@ -41,6 +41,11 @@ class Truth:
             folder=folder,
         )
         self._program = compile_graph(model.graph, around)
+
+    @property
+    def size(self) -> int:
+        """How many nodes an evaluation passes, those of nested graphs not counted."""
+        return len(self._program.steps)
 
     def run(self, feeds: Mapping[str, Any], hooks: Hooks | None = None) -> dict[str, Any]:
         """Evaluate the model.

@@ -15,6 +15,10 @@ class TruthUnavailableError(Exception):
     """The float64 evaluation cannot be done; the message says which operator stands in the way."""
 
 
+class BudgetSpentError(Exception):
+    """Time is up in the middle of an evaluation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One application of an operator.

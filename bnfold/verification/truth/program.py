@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 
-from bnfold.verification.truth.call import TruthUnavailableError
+from bnfold.verification.truth.call import BudgetSpentError, TruthUnavailableError
 from bnfold.verification.truth.tensors import dense, promoted, stored
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class Program:
             operands = [scope[name] if name else None for name in step.inputs]
             operands = list(hooks.before(step, operands))
             results = [promoted(value) for value in step.evaluate(operands, scope, hooks)]
+        except BudgetSpentError:
+            raise
         except TruthUnavailableError as error:
             # A message from inside a nested graph names its own operator already.
             named = str(error) if " cannot be evaluated: " in str(error) else None
