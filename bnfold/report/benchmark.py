@@ -65,11 +65,17 @@ def _facts(benchmark: Benchmark) -> Table:
 
 
 def _comparisons(benchmark: Benchmark) -> Table:
-    table = _columns("time of A / time of B", "", "B is", "ratio, 95 % interval", "A / A", "blocks")
+    """Ratios with their 95 % intervals; of A against itself the interval alone."""
+    table = _columns("", "", "B is", "time of A / of B", "A / A")
     for level, timing in _timings(benchmark):
-        comparison = timing.comparison
-        cells = (_ratio(comparison.speedup), _ratio(comparison.noise), str(comparison.blocks))
-        table.add_row(level.level.upper(), _batch(timing), _finding(comparison), *cells)
+        speedup, noise = timing.comparison.speedup, timing.comparison.noise
+        table.add_row(
+            level.level.upper(),
+            _batch(timing),
+            _finding(timing.comparison),
+            _ratio(speedup),
+            "-" if noise is None else _interval(noise),
+        )
     return table
 
 
@@ -98,10 +104,11 @@ def _runtimes(benchmark: Benchmark) -> Table:
 
 def _circumstances(benchmark: Benchmark) -> str:
     machine = benchmark.machine
+    blocks = [timing.comparison.blocks for _, timing in _timings(benchmark)]
     threads = f"{benchmark.threads} thread" + ("s" if benchmark.threads > 1 else "")
     return (
-        f"{benchmark.seconds:.0f} s, {machine.provider} of onnxruntime {machine.onnxruntime}, {threads}, "
-        f"{machine.processor}, {machine.cores} cores, {machine.system}"
+        f"{benchmark.seconds:.0f} s, at least {min(blocks)} blocks a level, {machine.provider} of onnxruntime "
+        f"{machine.onnxruntime}, {threads}, {machine.processor}, {machine.cores} cores, {machine.system}"
     )
 
 
@@ -116,7 +123,11 @@ def _finding(comparison: Comparison) -> Text:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "-" if ratio is None else f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    return "-" if ratio is None else f"{ratio.value:.3f} {_interval(ratio)}"
+
+
+def _interval(ratio: Ratio) -> str:
+    return f"[{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
 def _batch(timing: Timing) -> str:

@@ -1,0 +1,110 @@
+"""A benchmark at a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console, RenderableType
+
+from bnfold.benchmarking.comparison import Comparison, Ratio
+from bnfold.benchmarking.result import Benchmark, Facts, Latency, LevelResult, Machine, Runtime, Timing
+from bnfold.report.benchmark import render_benchmark, render_speed
+from bnfold.report.text import render
+
+if TYPE_CHECKING:
+    from bnfold.report.schema import Report
+
+
+def text(renderable: RenderableType, width: int = 100) -> str:
+    console = Console(file=StringIO(), width=width)
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+@pytest.fixture
+def benchmark() -> Benchmark:
+    """One level that was measured, one that was measured too briefly, one that failed."""
+    clear = Comparison(Ratio(1.25, 1.2, 1.3), Ratio(1.0, 0.99, 1.02), "faster", 12)
+    brief = Comparison(None, None, "too few", 3)
+    latency = Latency(3000, 0.0125, 0.02, 0.03)
+    single = Latency(3, 2.5, None, None)
+    facts = Facts("folder/model.onnx", "0" * 64, 3 << 20, 430, 53, 4_089_184_256)
+    nothing = Runtime(None, None, None)
+    return Benchmark(
+        version="1.2.3",
+        a=facts,
+        b=replace(facts, source=None, nodes=377, bn=0, macs=None),
+        threads=2,
+        seed=0,
+        seconds=60.2,
+        machine=Machine("A Processor", 8, "Linux 6", "1.31.1", "CPUExecutionProvider"),
+        levels=(
+            LevelResult(
+                "disable_all",
+                "",
+                Runtime(53, 430, 300 << 20),
+                Runtime(0, 377, None),
+                Timing("load", None, latency, latency, replace(clear, finding="too noisy")),
+                (Timing("x 8x3x224x224", 8, latency, replace(latency, p50=0.01), clear),),
+            ),
+            LevelResult(
+                "enable_basic", "", nothing, nothing, None, (Timing("x 3", None, single, single, brief),)
+            ),
+            LevelResult(
+                "enable_all", "model B: onnxruntime's process died of SIGSEGV", nothing, nothing, None, ()
+            ),
+        ),
+        findings=("a note",),
+    )
+
+
+def rows(said: str, *starts: str) -> list[str]:
+    return [" ".join(line.split()) for line in said.splitlines() if line.split()[: len(starts)] == [*starts]]
+
+
+def test_the_whole(benchmark: Benchmark) -> None:
+    said = text(render_benchmark(benchmark))
+    assert rows(said, "model") == ["model folder/model.onnx in memory"]
+    assert rows(said, "size") == ["size 3.0 MiB 3.0 MiB"]
+    assert rows(said, "BatchNormalization") == ["BatchNormalization 53 0"]
+    assert rows(said, "million") == ["million MACs 4089 unknown"]
+    assert rows(said, "DISABLE_ALL") == [
+        "DISABLE_ALL batch 8 faster 1.250 [1.200, 1.300] [0.990, 1.020]",
+        "DISABLE_ALL load too noisy 1.250 [1.200, 1.300] [0.990, 1.020]",
+        "DISABLE_ALL batch 8 12.5 20 30 10 20 30 3000",
+        "DISABLE_ALL load 12.5 20 30 12.5 20 30 3000",
+        "DISABLE_ALL 53 0 430 377 300.0 MiB -",
+    ]
+    assert rows(said, "ENABLE_BASIC") == [
+        "ENABLE_BASIC x 3 too few - -",
+        "ENABLE_BASIC x 3 2500 - - 2500 - - 3",
+        "ENABLE_BASIC - - - - - -",
+    ]
+    assert "ENABLE_ALL: model B: onnxruntime's process died of SIGSEGV" in said
+    assert "note: a note" in said
+    assert "60 s, at least 3 blocks" in said
+    assert "2 threads" in said
+
+
+def test_in_a_report_a_line_for_each_level(full: Report, benchmark: Benchmark) -> None:
+    said = text(render(replace(full, benchmark=benchmark), every=True)).splitlines()
+    start = said.index("speed")
+    assert [" ".join(line.split()) for line in said[start + 1 : start + 4]] == [
+        "DISABLE_ALL faster 1.250 [1.200, 1.300] 12.5 -> 10 ms, batch 8",
+        "ENABLE_BASIC too few - 2500 -> 2500 ms, x 3",
+        "ENABLE_ALL failed model B: onnxruntime's process died of SIGSEGV",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_it_fits(benchmark: Benchmark, width: int) -> None:
+    for renderable in (render_benchmark(benchmark), render_speed(benchmark)):
+        assert max(map(len, text(renderable, width).splitlines())) <= width
+
+
+def test_in_eighty_columns_no_ratio_is_broken(benchmark: Benchmark) -> None:
+    assert "1.250 [1.200, 1.300]  [0.990, 1.020]" in text(render_benchmark(benchmark), 80)
