@@ -1,8 +1,8 @@
 """Blocks of times, each from a process of its own.
 
 A process at a time, with all sessions in it: their runs alternate within milliseconds, on one core and at one
-clock rate, with no process to be woken in between. (Two processes in turns, joined by pipes, were tried: with a
-model against itself their blocks scattered as much for a model of 10 us, and half as much again for one of 1 ms.)
+clock rate, with no process to be woken in between. Two processes in turns, joined by pipes, were tried: of a
+model against itself their blocks scattered as much for one of 10 us, and half as much again for one of 1 ms.
 What one process cannot show is the luck of its memory layout; that is what many blocks are for. A crash costs
 its block and is a value.
 """

@@ -107,8 +107,9 @@ def _circumstances(benchmark: Benchmark) -> str:
     blocks = [timing.comparison.blocks for _, timing in _timings(benchmark)]
     threads = f"{benchmark.threads} thread" + ("s" if benchmark.threads > 1 else "")
     return (
-        f"{benchmark.seconds:.0f} s, at least {min(blocks)} blocks a level, {machine.provider} of onnxruntime "
-        f"{machine.onnxruntime}, {threads}, {machine.processor}, {machine.cores} cores, {machine.system}"
+        f"{benchmark.seconds:.0f} s, at least {min(blocks)} blocks a level, {machine.provider} of "
+        f"onnxruntime {machine.onnxruntime}, {threads}, {machine.processor}, {machine.cores} cores, "
+        f"{machine.system}"
     )
 
 
