@@ -33,8 +33,8 @@ def check(
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="What makes the check fail: foldable, mismatch (verifies every model, takes longer), "
-            "nonfinite, invalid, or none; with commas or repeatable.  [default: foldable,invalid]",
+            help="What makes the check fail: foldable, mismatch (verifies all models), slower (measures all "
+            "models, one at a time), nonfinite, invalid, or none; with commas.  [default: foldable,invalid]",
             metavar="LIST",
             show_default=False,
         ),
@@ -103,13 +103,14 @@ def check(
         tuple(first(include, settled.include, default=())),
         tuple(first(exclude, settled.exclude, default=())),
         verify=Kind.MISMATCH in kinds,
+        race=Kind.SLOWER in kinds,
         provider=runner(provider, settled),
         feeds=settled.feeds,
     )
     with progress() as tell:
-        survey = run.check(
-            chosen, questions, run.Rules(kinds, baseline, update_baseline), jobs=jobs, tell=tell
-        )
+        rules = run.Rules(kinds, baseline, update_baseline)
+        # Models that work side by side slow each other down.
+        survey = run.check(chosen, questions, rules, jobs=1 if questions.race else jobs, tell=tell)
     _write(survey, report)
     _show(survey, output_format)
     raise typer.Exit(survey.exit_code)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from bnfold.gate.targets import Target
 
 SCHEMA = "bnfold.baseline/1"
-# Their absence means something only where verification ran.
-_OF_VERIFICATION = frozenset({"BNF030", "BNF031"})
+# Their absence means something only where somebody looked.
+_ON_DEMAND = frozenset({"BNF030", "BNF031", "BNF032"})
 
 
 @dataclass(frozen=True, order=True)
@@ -97,7 +97,11 @@ def name_in(baseline: Path, target: Target) -> str:
 
 
 def outdated(
-    baseline: Baseline, examined: Mapping[str, Examined], exists: Callable[[str], bool], *, verified: bool
+    baseline: Baseline,
+    examined: Mapping[str, Examined],
+    exists: Callable[[str], bool],
+    *,
+    asked: frozenset[str],
 ) -> tuple[Gone, ...]:
     """Entries that nothing corresponds to any more.
 
@@ -106,14 +110,14 @@ def outdated(
         examined: the models that were looked at, by their names in the baseline. Of the others, and of those
             that could not be looked at, nothing is said, unless they are gone themselves.
         exists: whether there still is a model of this name.
-        verified: whether verification ran.
+        asked: rules that were looked for although they take long.
     """
     gone = []
     for model, entries in sorted(baseline.entries.items()):
         looked_at = examined.get(model)
         if looked_at is not None and not looked_at.fault:
             present = Counter(map(_entry, looked_at.findings))
-            missing = Counter(e for e in entries if verified or e.rule not in _OF_VERIFICATION) - present
+            missing = Counter(e for e in entries if e.rule in asked or e.rule not in _ON_DEMAND) - present
         else:
             missing = Counter() if looked_at is not None or exists(model) else Counter(entries)
         gone += [Gone(model, e.rule, e.node, e.scope) for e in sorted(missing.elements())]

@@ -14,6 +14,7 @@ from bnfold.gate.finding import Examined, Finding, Kind
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bnfold.benchmarking.result import Benchmark, Level
     from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Refusal
     from bnfold.gate.targets import Target
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bnfold.verification.options import Provider
     from bnfold.verification.verdict import Verdict
 
+_AS_DEPLOYED: Level = "enable_all"
+_RACE_SECONDS = 20.0
 _NONFINITE = (Code.NON_FINITE, Code.VARIANCE)
 
 
@@ -33,6 +36,7 @@ class Questions:
         include: patterns of normalizations that may be folded; all when there are none.
         exclude: patterns of normalizations that stay.
         verify: whether the folded model computes the same.
+        race: whether it is slower.
         provider: what runs models for that.
         feeds: what they are fed.
     """
@@ -41,8 +45,14 @@ class Questions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     verify: bool = False
+    race: bool = False
     provider: Provider = "cpu"
     feeds: Feeds = NO_FEEDS
+
+    @property
+    def on_demand(self) -> frozenset[str]:
+        """The rules that only these questions can find anything about."""
+        return frozenset(("BNF030", "BNF031") * self.verify + ("BNF032",) * self.race)
 
 
 def examine(target: Target, questions: Questions) -> Examined:
@@ -53,7 +63,7 @@ def examine(target: Target, questions: Questions) -> Examined:
             itself, and with the machine, is a value.
     """
     try:
-        result = _asked(target, questions)
+        result, speed = _asked(target, questions)
     except ModelError as error:
         # The finding stands beside the name.
         said = _told(error, questions.root).removeprefix(target.name).lstrip(": ")
@@ -71,26 +81,41 @@ def examine(target: Target, questions: Questions) -> Examined:
             fault=f"internal error, please report it ({what}); BNFOLD_TRACEBACK=1 bnfold inspect shows where",
         )
     report = result.report
-    findings = (*map(foldable, report.folds), *map(kept, report.kept), *judgement(report.verdict))
+    findings = (
+        *judgement(report.verdict),
+        *slower(speed),
+        *map(foldable, report.folds),
+        *map(kept, report.kept),
+    )
     return Examined(target.name, report.found, findings)
 
 
-def _asked(target: Target, questions: Questions) -> Result:
+def _asked(target: Target, questions: Questions) -> tuple[Result, Benchmark | None]:
     from bnfold import pipeline  # noqa: PLC0415  # slow, and the first of many processes only waits
 
     include, exclude = questions.include, questions.exclude
-    if questions.verify:
+    if questions.verify or questions.race:
         from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
-        return pipeline.optimize(
+        result = pipeline.optimize(
             target.path,
+            verify=questions.verify,
             dry_run=True,
             include=include,
             exclude=exclude,
             inputs=parse(questions.feeds.of(target.path)),
             provider=questions.provider,
         )
-    return pipeline.inspect(target.path, include=include, exclude=exclude)
+        if not questions.race or result.content is None or not (result.folds or result.report.merged):
+            return result, None
+        return result, pipeline.benchmark(
+            target.path,
+            result.content,
+            levels=[_AS_DEPLOYED],
+            provider=questions.provider,
+            seconds=_RACE_SECONDS,
+        )
+    return pipeline.inspect(target.path, include=include, exclude=exclude), None
 
 
 def foldable(fold: Fold) -> Finding:
@@ -116,6 +141,20 @@ def judgement(verdict: Verdict | None) -> tuple[Finding, ...]:
     if verdict.status == "different":
         return (Finding("BNF030", Kind.MISMATCH, "", "", "", verdict.summary),)
     return (Finding("BNF031", Kind.INCONCLUSIVE, "", "", "", verdict.summary),)
+
+
+def slower(speed: Benchmark | None) -> tuple[Finding, ...]:
+    """What measuring found against the folded model; nothing where it was not done."""
+    for level in speed.levels if speed is not None else ():
+        for timing in level.steady:
+            ratio = timing.comparison.speedup
+            if timing.comparison.finding == "slower" and ratio is not None:
+                said = (
+                    f"onnxruntime runs the folded model slower ({level.level}, {timing.work}): speedup "
+                    f"{ratio.value:.2f}, 95 % interval {ratio.low:.2f} to {ratio.high:.2f}"
+                )
+                return (Finding("BNF032", Kind.SLOWER, "", "", "", said),)
+    return ()
 
 
 def _told(error: Exception, root: Path) -> str:

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     MISMATCH = "mismatch"
     NONFINITE = "nonfinite"
     FOLDABLE = "foldable"
+    SLOWER = "slower"
     INCONCLUSIVE = "inconclusive"
     KEPT = "kept"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bnfold.gate.finding import Examined, Finding, Standing
 
 # What `--fail-on` takes.
-CHOICES = (Kind.FOLDABLE, Kind.MISMATCH, Kind.NONFINITE, Kind.INVALID)
+CHOICES = (Kind.FOLDABLE, Kind.MISMATCH, Kind.SLOWER, Kind.NONFINITE, Kind.INVALID)
 DEFAULT = (Kind.FOLDABLE, Kind.INVALID)
 NOTHING = "none"
 _STANDINGS: tuple[Standing, ...] = ("fails", "known", "noted")

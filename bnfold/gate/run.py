@@ -62,7 +62,7 @@ def check(
     names = [baselines.name_in(rules.baseline, target) for target in targets.chosen]
     by_name = dict(zip(names, examined, strict=True))
     gone = baselines.outdated(
-        known, by_name, lambda name: (folder / name).exists(), verified=questions.verify
+        known, by_name, lambda name: (folder / name).exists(), asked=questions.on_demand
     )
     if rules.update:
         known, gone = baselines.updated(known, by_name, gone, rules.fail_on), ()

@@ -42,6 +42,7 @@ FINDINGS = (
         "nothing can be said: the model's own rounding error is too large",
         "give it inputs like those it will see",
     ),
+    Rule("BNF032", "Slower", "the folded model runs slower", "leave the model as it is"),
 )
 
 # Why a normalization stays.

@@ -17,6 +17,7 @@ _COUNTED = {
     Kind.MISMATCH: "differs when folded",
     Kind.NONFINITE: "{} with broken statistics",
     Kind.FOLDABLE: "bnfold optimize folds {}",
+    Kind.SLOWER: "slower when folded",
     Kind.INCONCLUSIVE: "without a verdict",
     Kind.KEPT: "{} must stay",
 }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,41 @@ def test_verification_is_run_where_it_is_asked_for(
     assert (found.code, states(found)["model.onnx"][0]) == (Exit.FINDING, ("BNF030", "fails"))
     assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
     assert digest(folder) == before
+
+
+def test_speed_is_measured_where_it_is_asked_for(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times are made up; that they are measured is another test's business."""
+    calls = []
+
+    def measured(a: Path, b: bytes, **how: object) -> object:
+        calls.append((a.name, len(b), how))
+        found = next(verdicts)
+        ratio = SimpleNamespace(value=0.8, low=0.75, high=0.85)
+        comparison = SimpleNamespace(finding=found, speedup=ratio)
+        timing = SimpleNamespace(work="batch 1", comparison=comparison)
+        return SimpleNamespace(levels=[SimpleNamespace(level="enable_all", steady=[timing])])
+
+    monkeypatch.setattr(pipeline, "benchmark", measured)
+    command.save(command.small(), folder / "model.onnx")
+    run = ("check", "model.onnx", "models/kept.onnx", "--fail-on", "slower", "-j", "2", "--format", "json")
+    verdicts = iter(["slower", "too noisy", "faster"])
+    found = call(*run)
+    assert (found.code, states(found)["model.onnx"][0]) == (Exit.FINDING, ("BNF032", "fails"))
+    assert "speedup 0.80, 95 % interval 0.75 to 0.85" in found.out
+    assert call(*run).code == Exit.DONE
+    assert call(*run).code == Exit.DONE
+    assert [name for name, *_ in calls] == ["model.onnx"] * 3, "nothing is folded in the other"
+    assert all(how["levels"] == ["enable_all"] for *_, how in calls)
+    assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
+
+
+@pytest.mark.slow
+def test_speed_is_measured(folder: Path, call: Call) -> None:
+    """Whatever comes of it, it is a finding or none."""
+    command.save(command.small(), folder / "model.onnx")
+    assert call("check", "model.onnx", "--fail-on", "slower").code in {Exit.DONE, Exit.FINDING}
 
 
 def test_no_verdict_is_five(folder: Path, call: Call) -> None:

@@ -23,9 +23,11 @@ def known(*models: Examined) -> Baseline:
     return updated(EMPTY, {each.name: each for each in models}, (), FAIL_ON)
 
 
-def gone(entries: Baseline, *models: Examined, verified: bool = False, exists: bool = True) -> list[str]:
+def gone(
+    entries: Baseline, *models: Examined, asked: frozenset[str] = frozenset(), exists: bool = True
+) -> list[str]:
     by_name = {each.name: each for each in models}
-    found = outdated(entries, by_name, lambda _name: exists, verified=verified)
+    found = outdated(entries, by_name, lambda _name: exists, asked=asked)
     return [f"{each.model} {each.rule} {each.node}" for each in found]
 
 
@@ -67,18 +69,20 @@ def test_of_models_that_nobody_looked_at_nothing_is_said() -> None:
 def test_without_verification_its_findings_are_not_gone() -> None:
     entries = updated(EMPTY, {"m": examined("m", finding(Kind.MISMATCH))}, (), (Kind.MISMATCH,))
     assert gone(entries, examined("m")) == []
-    assert gone(entries, examined("m"), verified=True) == ["m BNF030 "]
+    assert gone(entries, examined("m"), asked=frozenset({"BNF030"})) == ["m BNF030 "]
 
 
 def test_an_update_keeps_what_it_knows_nothing_about() -> None:
     before = known(examined("m", finding(node="a"), finding(node="b")), examined("other", finding()))
     now = examined("m", finding(node="b"), finding(node="c"))
-    after = updated(before, {"m": now}, outdated(before, {"m": now}, lambda _: True, verified=False), FAIL_ON)
+    after = updated(
+        before, {"m": now}, outdated(before, {"m": now}, lambda _: True, asked=frozenset()), FAIL_ON
+    )
     assert [entry.node for entry in after.entries["m"]] == ["b", "c"]
     assert after.entries["other"] == before.entries["other"]
     nothing = examined("m")
     cleared = updated(
-        after, {"m": nothing}, outdated(after, {"m": nothing}, lambda _: True, verified=False), ()
+        after, {"m": nothing}, outdated(after, {"m": nothing}, lambda _: True, asked=frozenset()), ()
     )
     assert "m" not in cleared.entries
 
@@ -86,7 +90,7 @@ def test_an_update_keeps_what_it_knows_nothing_about() -> None:
 def test_a_narrower_gate_does_not_forget() -> None:
     before = known(examined("m", finding()))
     now = {"m": examined("m", finding())}
-    assert updated(before, now, outdated(before, now, lambda _: True, verified=False), ()) == before
+    assert updated(before, now, outdated(before, now, lambda _: True, asked=frozenset()), ()) == before
 
 
 # --- files --------------------------------------------------------------------------------------------------

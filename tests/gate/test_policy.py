@@ -37,13 +37,13 @@ def test_the_list(names: list[str], kinds: tuple[Kind, ...]) -> None:
     "name", ["fold", "", "foldable,", "none,foldable", "kept", "inconclusive", "FOLDABLE"]
 )
 def test_no_such_kind(name: str) -> None:
-    with pytest.raises(UsageError, match="foldable, mismatch, nonfinite, invalid, or none"):
+    with pytest.raises(UsageError, match="foldable, mismatch, slower, nonfinite, invalid, or none"):
         parse([name])
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize(
-    "fail_on", [parse([name]) for name in ("none", "foldable", "mismatch", "nonfinite", "invalid")]
+    "fail_on", [parse([name]) for name in ("none", "foldable", "mismatch", "slower", "nonfinite", "invalid")]
 )
 def test_exit_codes(kind: Kind, fail_on: tuple[Kind, ...]) -> None:
     expected = 1 if kind in fail_on else 5 if kind is Kind.INCONCLUSIVE else 0
@@ -86,6 +86,7 @@ def test_the_gravest_come_first() -> None:
         ("known", Kind.FOLDABLE),
         ("noted", Kind.MISMATCH),
         ("noted", Kind.NONFINITE),
+        ("noted", Kind.SLOWER),
         ("noted", Kind.INCONCLUSIVE),
         ("noted", Kind.KEPT),
     ]

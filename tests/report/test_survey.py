@@ -23,7 +23,7 @@ GOLDEN = {
         "excluded": "int",
         "normalizations": "int",
         "findings": dict.fromkeys(
-            ("invalid", "mismatch", "nonfinite", "foldable", "inconclusive", "kept"), "int"
+            ("invalid", "mismatch", "nonfinite", "foldable", "slower", "inconclusive", "kept"), "int"
         ),
         "failing_findings": "int",
         "known_findings": "int",
@@ -72,6 +72,7 @@ def test_the_numbers() -> None:
             "mismatch": 0,
             "nonfinite": 1,
             "foldable": 3,
+            "slower": 0,
             "inconclusive": 0,
             "kept": 1,
         },

@@ -73,8 +73,9 @@ ODD = 'a|b`c\n::error::x,%<b>&"]]>\x1b[31m\x00é模:😀'
 
 def finding(kind: Kind = Kind.FOLDABLE, node: str = "bn", *, rule: str = "", scope: str = "") -> Finding:
     rules = {Kind.FOLDABLE: "BNF001", Kind.INVALID: "BNF002", Kind.KEPT: "BNF019", Kind.NONFINITE: "BNF020"}
-    whole = kind in {Kind.INVALID, Kind.MISMATCH, Kind.INCONCLUSIVE}
-    code = rule or rules.get(kind, "BNF030" if kind is Kind.MISMATCH else "BNF031")
+    rules |= {Kind.MISMATCH: "BNF030", Kind.INCONCLUSIVE: "BNF031", Kind.SLOWER: "BNF032"}
+    whole = kind in {Kind.INVALID, Kind.MISMATCH, Kind.INCONCLUSIVE, Kind.SLOWER}
+    code = rule or rules[kind]
     return Finding(
         code,
         kind,
