@@ -302,14 +302,99 @@ class Grower:
         return self.node("Reshape", t, self.ints(*target), shape=after)
 
     def shuffle(self, t: Tensor) -> Tensor | None:
-        """Channel shuffle: Reshape, Transpose, Reshape."""
-        if t.rank < 3 or t.shape[1] < 4 or t.shape[1] % 2:
+        """Channel shuffle, or the like: Reshape, Transpose, something while the channels are apart, Reshape."""
+        divisors = [g for g in range(1, t.shape[1] + 1) if t.shape[1] % g == 0]
+        groups = self.pick(*divisors)
+        apart = (t.shape[0], groups, t.shape[1] // groups, *t.shape[2:])
+        if t.rank > 5:
             return None
-        apart = (t.shape[0], 2, t.shape[1] // 2, *t.shape[2:])
+        y = self.node("Reshape", t, self.target(apart, t.shape), shape=apart)
         perm = [0, 2, 1, *range(3, t.rank + 1)]
-        y = self.node("Reshape", t, self.ints(*apart), shape=apart)
+        if self.chance(25):
+            self.random.shuffle(perm)
+        if self.chance(85):
+            y = self.node("Transpose", y, shape=tuple(apart[i] for i in perm), perm=perm)
+        if self.chance(40):
+            between = (
+                self.activation, self.constant, self.reduce, self.pad, self.slice, self.gather, self.cast,
+                self.clip, self.expand, self.identity, self.split, self.transpose, self.join, self.concat,
+            )  # fmt: skip
+            y = self.pick(*between)(y) or y
+        if y.rank < 3:
+            return y
+        first = self.pick(1, 1, 1, *range(y.rank - 1))
+        joined = (*y.shape[:first], y.shape[first] * y.shape[first + 1], *y.shape[first + 2 :])
+        return self.node("Reshape", y, self.target(joined, y.shape), shape=joined)
+
+    def target(self, after: Shape, before: Shape) -> str:
+        """The target of a Reshape, with `-1` and zeros where they say the same."""
+        sizes = list(after)
+        if self.chance(40):
+            sizes[self.pick(0, 0, *range(len(sizes)))] = -1
+        for i in range(min(len(sizes), len(before))):
+            if sizes[i] == before[i] and self.chance(30):
+                sizes[i] = 0
+        return self.ints(*sizes)
+
+    def spelled_out(self, t: Tensor) -> Tensor | None:
+        """DepthToSpace or SpaceToDepth as Reshape, Transpose and Reshape."""
+        if t.rank != 4:
+            return None
+        n, c, h, w = t.shape
+        if c % 4 == 0 and self.chance(60):
+            apart = self.pick((n, c // 4, 2, 2, h, w), (n, 2, 2, c // 4, h, w))
+            perm = [0, 1, 4, 2, 5, 3] if apart[1] == c // 4 else [0, 3, 4, 1, 5, 2]
+            after = (n, c // 4, 2 * h, 2 * w)
+        elif h % 2 or w % 2:
+            return None
+        else:
+            apart = (n, c, h // 2, 2, w // 2, 2)
+            perm = self.pick([0, 3, 5, 1, 2, 4], [0, 1, 3, 5, 2, 4])
+            after = (n, 4 * c, h // 2, w // 2)
+        y = self.node("Reshape", t, self.target(apart, t.shape), shape=apart)
         y = self.node("Transpose", y, shape=tuple(apart[i] for i in perm), perm=perm)
-        return self.node("Reshape", y, self.ints(t.shape[0], -1, *t.shape[2:]), shape=t.shape)
+        return self.node("Reshape", y, self.target(after, y.shape), shape=after)
+
+    def focus(self, t: Tensor) -> Tensor | None:
+        """Every other row and column, as channels."""
+        if t.rank != 4 or t.shape[2] % 2 or t.shape[3] % 2 or self.net.opset < 10:
+            return None
+        n, c, h, w = t.shape
+        parts = [
+            self.node(
+                "Slice", t, self.ints(i, j), self.ints(h, w), self.ints(2, 3), self.ints(2, 2),
+                shape=(n, c, h // 2, w // 2),
+            )
+            for i, j in ((0, 0), (1, 0), (0, 1), (1, 1))
+        ]  # fmt: skip
+        return self.node("Concat", *parts, shape=(n, 4 * c, h // 2, w // 2), axis=1)
+
+    def parts(self, t: Tensor) -> Tensor | None:
+        """Two readers of some channels each, perhaps of the same, one of them normalized or both."""
+        if t.shape[1] < 2 or self.net.opset < 10:
+            return None
+        cut = self.random.randrange(1, t.shape[1])
+        bounds = [(0, cut), (self.pick(cut, cut, cut, max(0, cut - 1)), t.shape[1])]
+        found = [
+            self.node(
+                "Slice", t, self.ints(low), self.ints(high), self.ints(1),
+                shape=(t.shape[0], high - low, *t.shape[2:]),
+            )
+            for low, high in bounds
+        ]  # fmt: skip
+        ends = [(self.bn(p) or p) if self.chance(70) else (self.through(p) or p) for p in found]
+        if self.chance(40) and ends[0].elem == ends[1].elem:
+            return self._joined(ends) or ends[0]
+        return ends[0]
+
+    def branches(self, t: Tensor) -> Tensor | None:
+        """Two ways that meet again."""
+        one, other = (self.through(t) or t for _ in range(2))
+        if one.elem != other.elem:
+            return None
+        if one.shape == other.shape and self.chance(50):
+            return self.node(self.pick("Add", "Sub"), one, other, shape=one.shape)
+        return self._joined([one, other])
 
     def flatten(self, t: Tensor) -> Tensor | None:
         axis = self.pick(1, 1, *range(t.rank + 1))
@@ -387,6 +472,8 @@ class Grower:
             self.tensor(n, (*t.shape[:axis], s, *t.shape[axis + 1 :]), t.elem)
             for n, s in zip(names, sizes, strict=True)
         ]
+        if self.chance(30):
+            parts = [(self.bn(p) or p) if self.chance(60) else p for p in parts]
         if self.chance(50):
             parts = [self.through(p) or p for p in parts]
             if all(p.elem == t.elem for p in parts):
@@ -643,7 +730,8 @@ class Grower:
 
     def through(self, t: Tensor) -> Tensor | None:
         steps: tuple[Callable[[Tensor], Tensor | None], ...] = (
-            self.identity, self.transpose, self.there_and_back, self.reshape, self.shuffle, self.flatten,
+            self.identity, self.transpose, self.there_and_back, self.reshape, self.shuffle, self.shuffle,
+            self.shuffle, self.spelled_out, self.focus, self.parts, self.parts, self.branches, self.flatten,
             self.unsqueeze, self.squeeze, self.slice, self.split, self.gather, self.concat, self.concat,
             self.pad, self.resize, self.resize, self.depth_to_space, self.pool, self.pool, self.global_pool,
             self.reduce, self.activation,
