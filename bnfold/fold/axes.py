@@ -70,6 +70,21 @@ def through_reshape(affine: Affine, there: Shape, here: Shape) -> Affine | None:
     return whole.reshaped(new, lengths).reduced()
 
 
+def completed(shape: Shape, other: Shape) -> Shape:
+    """The shape with its only unknown dimension as the elements of `other`, which are as many, make it."""
+    unknown = [
+        axis for axis, dim in enumerate(shape) if dim is None or (isinstance(dim, str) and dim not in other)
+    ]
+    if len(unknown) != 1:
+        return shape
+    (axis,) = unknown
+    rest, whole = _products((*shape[:axis], *shape[axis + 1 :]))[-1], _products(other)[-1]
+    if rest is None or whole is None or rest.symbols != whole.symbols or not rest.number:
+        return shape
+    size, over = divmod(whole.number, rest.number)
+    return shape if over else (*shape[:axis], size, *shape[axis + 1 :])
+
+
 def _blocks(there: Shape, here: Shape) -> Iterator[_Block]:
     """Both shapes, cut wherever that is known to be possible."""
     left, right = _products(there), _products(here)

@@ -172,8 +172,9 @@ class _Planner:
             while self.options.merge and self.settle_merges(nodes):
                 # Where branches became one, their sum has weights now.
                 self.retry_backward()
-            for node in nodes:
-                self.settle_forward(node)
+            # From the back, since a later one stands in the way of an earlier one; again while any has gone.
+            while sum(self.settle_forward(node) for node in reversed(nodes)):
+                pass
 
     def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
         """Both results in the order of the model."""
@@ -245,26 +246,29 @@ class _Planner:
             for change in found.changes:
                 self.draft.apply(change)
 
-    def settle_forward(self, node: Node) -> None:
-        """A normalization that no producer could take: perhaps all its consumers can."""
+    def settle_forward(self, node: Node) -> bool:
+        """A normalization that no producer could take: perhaps all its consumers can. Whether they do."""
         if node not in self.waiting:
-            return
+            return False
         lifted = of_node(node, self.draft)
         if isinstance(lifted, Refused):
             self.kept[node] = Refusal(node.label, node.op, node.graph.label, lifted.reasons)
-            return
+            return False
         site, before = Site(node, 0, lifted, node.op), self.waiting[node]
         behind = forward(site, self.draft)
         lost = _cancellation(site, self.draft)
         if isinstance(behind, Way) and lost is not None:
             behind = DeadEnd((lost,), HORIZON + len(behind.through) + 1)
         if isinstance(behind, Way):
+            del self.waiting[node]
+            self.kept.pop(node, None)
             self._commit(site, behind, "forward")
-            return
+            return True
         # The search that came farthest tells most; where both end at once, what comes before is named first.
         ends = sorted((before, behind), key=lambda end: -end.depth)
         reasons = dict.fromkeys(reason for end in ends for reason in end.reasons)
         self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
+        return False
 
     def _try_backward(self, site: Site) -> None:
         found = backward(site, self.draft, self.seen)

@@ -302,7 +302,7 @@ class Grower:
         return self.node("Reshape", t, self.ints(*target), shape=after)
 
     def shuffle(self, t: Tensor) -> Tensor | None:
-        """Channel shuffle, or the like: Reshape, Transpose, something while the channels are apart, Reshape."""
+        """Channel shuffle, or the like: Reshape, Transpose, Reshape, and something before the last."""
         divisors = [g for g in range(1, t.shape[1] + 1) if t.shape[1] % g == 0]
         groups = self.pick(*divisors)
         apart = (t.shape[0], groups, t.shape[1] // groups, *t.shape[2:])
@@ -472,10 +472,9 @@ class Grower:
             self.tensor(n, (*t.shape[:axis], s, *t.shape[axis + 1 :]), t.elem)
             for n, s in zip(names, sizes, strict=True)
         ]
-        if self.chance(30):
-            parts = [(self.bn(p) or p) if self.chance(60) else p for p in parts]
-        if self.chance(50):
-            parts = [self.through(p) or p for p in parts]
+        if self.chance(65):
+            grow = self.pick(self.through, self.through, self.bn)
+            parts = [(self.chance(75) and grow(p)) or p for p in parts]
             if all(p.elem == t.elem for p in parts):
                 joined = self._joined(parts)
                 if joined is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bnfold.fold.axes import through_reshape
+from bnfold.fold.axes import completed, through_reshape
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
 from bnfold.fold.reasons import Code, Reason
@@ -82,7 +82,7 @@ def _shapes(node: Node, draft: Draft) -> tuple[Shape, Shape] | Refused:
     # An unknown dimension is still equal to itself where the target copies it.
     before = tuple(f"\0{i}" if d is None else d for i, d in enumerate(before))
     behind = tuple(_copied(node, before, i, draft) if d is None else d for i, d in enumerate(behind))
-    return before, behind
+    return before, completed(behind, before)
 
 
 def _copied(node: Node, here: Shape, axis: int, draft: Draft) -> int | str | None:
