@@ -9,7 +9,7 @@ import numpy as np
 
 from bnfold.fold.affine import Affine
 from bnfold.fold.axes import MOST_CHANNELS
-from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.operator import Carried, Change, Choice, Operator, Outcome, Refused, SetWeight
 from bnfold.fold.ops.weights import checked, no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
@@ -75,18 +75,18 @@ def split(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     axis = _axis(node, node.inputs[0], draft)
     others = [v for i, v in enumerate(node.outputs) if i != position and v is not None]
     read = any(v.is_output or draft.readers(v) for v in others)
-    if not read and (axis is None or axis not in affine.axes):
-        return Carried(((0, affine),))
+    whole = [Carried(((0, affine),))] if not read and (axis is None or axis not in affine.axes) else []
     sizes = [] if axis is None else [_size(value, axis, draft) for value in node.outputs]
     known = [size for size in sizes if size is not None]
     if axis is None or len(known) < len(sizes) or sum(known) > MOST_CHANNELS:
-        return _unknown(node)
-    if affine.axes and axis not in affine.axes:
-        evidence = (
-            f"the other parts of Split {node.label!r} carry the same channels without the normalization"
-        )
-        return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
-    return Carried(((0, affine.embedded(axis, _places(known, position), sum(known))),))
+        return Choice(tuple(whole)) if whole else _unknown(node)
+    if axis in affine.axes or not affine.axes:
+        apart = affine.embedded(axis, _places(known, position), sum(known))
+        return Choice((*whole, Carried(((0, apart),))))
+    if whole:
+        return whole[0]
+    evidence = f"the other parts of Split {node.label!r} carry the same channels without the normalization"
+    return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
 
 
 def _places(sizes: Sequence[int], position: int) -> NDArray[np.intp]:

@@ -285,3 +285,38 @@ def test_the_normalized_tensor_as_bound() -> None:
     bound = net.node("Reshape", y, net.init(np.zeros(0), elem=7))
     net.output(net.node("Clip", net.input("other", 3), bound))
     expect(net.model(), folded=set(), kept={"bn": {"BNF019", "BNF023"}})
+
+
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize(("slope", "kept"), [((), {}), ((5,), {}), ((3, 1), {"bn": "BNF023"})])
+def test_one_negative_scale_for_all_goes_with_slopes_of_any_axis(
+    slope: tuple[int, ...], kept: dict[str, str], *, forward: bool
+) -> None:
+    """One channel is the whole tensor; its map then differs as the slopes do, here along the features."""
+    net = Net()
+    x = net.input("x", 2, 1, 3, 5)
+    stats = {"scale": [-0.75], "bias": [0.0], "mean": [0.0]}
+
+    def layer(y: str) -> str:
+        return net.node("MatMul", y, net.init(net.draw(5, 5)))
+
+    def bent(y: str) -> str:
+        return net.node("PRelu", y, net.init(net.draw(*slope, low=0.25, high=2.0)))
+
+    if forward:
+        net.output(layer(bent(net.bn(x, 1, name="bn", stats=stats))))
+    else:
+        net.output(net.bn(bent(layer(x)), 1, name="bn", stats=stats))
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
+@directions
+def test_up_to_opset_6_no_slope_goes_along_another_axis(direction: str) -> None:
+    def step(net: Net, x: str) -> str:
+        y = net.node("PRelu", net.node("Transpose", x, perm=[0, 2, 1]), net.init([0.5]), name="bend")
+        return net.node("Transpose", y, perm=[0, 2, 1])
+
+    net = BOTH[direction](step, (2, 4, 3), (2, 4, 3), stats=turning(4), opset=6)
+    expect(net.model(), folded=set(), kept={"bn": "BNF018"})
+    net = BOTH[direction](step, (2, 4, 3), (2, 4, 3), stats=turning(4), opset=7)
+    expect(net.model(), folded={"bn"})

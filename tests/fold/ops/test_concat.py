@@ -311,3 +311,173 @@ def test_a_split_before_a_normalization() -> None:
     parts = split(net, y, None, 2, 1)
     net.output(net.bn(parts[0], 2, name="bn", stats=uniform(2)), net.node("Sigmoid", parts[1]))
     expect(net.model(), folded={"bn"})
+
+
+# --- Split, backward --------------------------------------------------------------------------------------
+
+
+def layered(net: Net, channels: int) -> str:
+    return linear(net, net.input("x", 2, 3, 4, 5), 3, channels, 4, name="layer")
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+@pytest.mark.parametrize("axis", [1, -3])
+@pytest.mark.parametrize("opset", [11, 13, 18, NEWEST])
+def test_backward_the_other_parts_stay_as_they_are(opset: int, axis: int, where: int) -> None:
+    net = Net(opset)
+    parts = split(net, layered(net, 6), [1, 3, 2], 3, axis)
+    for i, part in enumerate(parts):
+        net.output(net.bn(part, (1, 3, 2)[i], name="bn") if i == where else net.node("Sigmoid", part))
+    result = expect(net.model(), folded={"bn"})
+    assert (result.folds[0].into, result.folds[0].through) == (("layer",), ("split",))
+
+
+def test_backward_each_part_is_normalized() -> None:
+    net = Net()
+    parts = split(net, layered(net, 6), [1, 3, 2], 3, 1)
+    net.output(*(net.bn(p, c, name=f"bn{c}") for p, c in zip(parts, (1, 3, 2), strict=True)))
+    assert ops(expect(net.model(), folded={"bn1", "bn2", "bn3"}).model) == ["Conv", "Split"]
+
+
+def test_backward_a_part_that_is_a_graph_output_stays() -> None:
+    net = Net()
+    parts = split(net, layered(net, 4), None, 2, 1)
+    net.output(parts[1], net.bn(parts[0], 2, name="bn"))
+    expect(net.model(), folded={"bn"})
+
+
+def test_backward_the_normalized_part_is_a_graph_output_too() -> None:
+    net = Net()
+    parts = split(net, layered(net, 4), None, 2, 1)
+    net.output(parts[0], net.bn(parts[0], 2, name="bn"), net.node("Neg", parts[1]))
+    expect(net.model(), folded=set(), kept={"bn": "BNF011"})
+
+
+def test_backward_the_whole_is_read_as_well() -> None:
+    net = Net()
+    y = layered(net, 4)
+    parts = split(net, y, None, 2, 1)
+    net.output(net.node("Sigmoid", y), net.bn(parts[0], 2, name="bn"), net.node("Neg", parts[1]))
+    expect(net.model(), folded=set(), kept={"bn": "BNF010"})
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_backward_along_another_axis(read: bool) -> None:
+    """The other part has the same channels, without the normalization, if anybody reads it."""
+    net = Net()
+    parts = split(net, layered(net, 4), [2, 3], 2, 3)
+    net.output(net.bn(parts[1], 4, name="bn"))
+    if read:
+        net.output(net.node("Sigmoid", parts[0]))
+    expect(net.model(), folded=set() if read else {"bn"}, kept={"bn": "BNF010"} if read else {})
+
+
+def test_backward_one_map_for_a_part_of_the_image() -> None:
+    """No layer before has weights for a part of the image."""
+    net = Net()
+    parts = split(net, layered(net, 4), [2, 3], 2, 3)
+    y = net.node("Reshape", parts[0], net.ints(2, 1, 4, 4, 2))
+    net.output(net.bn(y, 1, name="bn"), net.node("Sigmoid", parts[1]))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+
+
+def test_backward_a_rectifier_before_the_split_minds_only_the_part() -> None:
+    for stats, kept in ((scaling(2), {}), (positive(2), {"bn": "BNF018"})):
+        net = Net()
+        parts = split(net, net.node("Relu", layered(net, 4)), None, 2, 1)
+        net.output(net.bn(parts[1], 2, name="bn", stats=stats), net.node("Sigmoid", parts[0]))
+        expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
+def test_backward_parts_of_an_unknown_size() -> None:
+    net = Net()
+    y = net.node("Relu", net.input("x", 2, "c", 4))
+    parts = split(net, y, [1, 3], 2, 1)
+    net.output(net.bn(parts[1], 3, name="bn"), net.node("Sigmoid", parts[0]))
+    expect(
+        net.model(),
+        folded=set(),
+        kept={"bn": "BNF023"},
+        feeds={"x": np.ones((2, 4, 4), np.float32)},
+    )
+
+
+def test_backward_both_parts_meet_again() -> None:
+    """The layer is asked for two maps, each without the other."""
+    net = Net()
+    parts = split(net, layered(net, 4), None, 2, 1)
+    y = net.node("Concat", net.node("Relu", parts[0]), parts[1], axis=1)
+    net.output(net.bn(y, 4, name="bn", stats=scaling(4)))
+    expect(net.model(), folded=set(), kept={"bn": "BNF010"})
+
+
+def test_a_shuffle_unit() -> None:
+    """ShuffleNetV2: half of the channels pass, the others go through layers, then all are shuffled."""
+    net = Net()
+    x = net.input("x", "n", 4, 6, 6)
+    y = net.node("Relu", net.bn(net.conv(x, 4, 8, (1, 1), name="first"), 8, name="bn1", stats=scaling(8)))
+    parts = split(net, y, [4, 4], 2, 1)
+    z = net.bn(net.conv(parts[1], 4, 4, (3, 3), pads=[1] * 4, name="second"), 4, name="bn2")
+    y = net.node("Concat", parts[0], z, axis=1)
+    y = net.node("Reshape", y, net.ints(0, 2, 4, 6, 6))
+    y = net.node("Reshape", net.node("Transpose", y, perm=[0, 2, 1, 3, 4]), net.ints(0, 8, 6, 6))
+    y = net.bn(y, 8, name="bn3", stats=scaling(8))
+    net.output(linear(net, y, 8, 2, 4, name="last"))
+    result = expect(net.model(), folded={"bn1", "bn2", "bn3"})
+    assert result.folds[2].into == ("first", "second")
+
+
+# --- branches that join, forward --------------------------------------------------------------------------
+
+
+def test_forward_one_branch_twice() -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 2, 4, 5), 2, name="bn")
+    net.output(linear(net, net.node("Concat", y, net.node("Identity", y), y, axis=1), 6, 2, 4))
+    expect(net.model(), folded={"bn"})
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+def test_forward_all_branches_along_another_axis(axis: int) -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 4, 4, 5), 4, name="bn")
+    y = net.node("Concat", y, net.node("Identity", y), axis=axis)
+    net.output(linear(net, y, 4, 2, 4))
+    expect(net.model(), folded={"bn"})
+
+
+def test_forward_branches_along_another_axis_that_differ() -> None:
+    """Each branch has the channels in another order."""
+    net = Net()
+    y = net.bn(net.input("x", 2, 4, 4, 5), 4, name="bn")
+    z = net.node("Gather", y, net.init([3, 0, 1, 2], elem=7), axis=1)
+    net.output(linear(net, net.node("Concat", y, z, axis=2), 4, 2, 4))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+
+
+def test_forward_a_pyramid_of_pools() -> None:
+    """SPP: the tensor and its maxima, side by side."""
+    for stats, kept in ((positive(3), {}), (None, {"bn": {"BNF018", "BNF019"}})):
+        net = Net()
+        y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn", stats=stats)
+        pools = [net.node("MaxPool", y, kernel_shape=[k, k], pads=[k // 2] * 4) for k in (3, 5)]
+        net.output(linear(net, net.node("Concat", y, *pools, axis=1), 9, 2, 4))
+        expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
+def test_forward_branches_of_different_length() -> None:
+    """The join is asked last, although one branch comes to it at once."""
+    net = Net()
+    y = net.bn(net.input("x", 2, 2, 4, 5), 2, name="bn")
+    z = y
+    for _ in range(5):
+        z = net.node("Identity", z)
+    net.output(linear(net, net.node("Concat", z, y, axis=1), 4, 2, 4))
+    expect(net.model(), folded={"bn"})
+
+
+def test_forward_one_branch_ends_before_the_join() -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 2, 4, 5), 2, name="bn")
+    net.output(linear(net, net.node("Concat", net.node("Sigmoid", y), y, axis=1), 4, 2, 4))
+    expect(net.model(), folded=set(), kept={"bn": "BNF019"})

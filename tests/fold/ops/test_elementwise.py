@@ -241,3 +241,53 @@ def test_a_uniform_map_and_a_constant_of_any_axis(direction: str) -> None:
     net = BOTH[direction](by_constant("Mul", (5,)), (2, 1, 3, 5), (2, 1, 3, 5), stats=uniform(1))
     result = expect(net.model())
     assert [str(r.code) for r in result.kept] in ([], ["BNF019"], ["BNF023"])
+
+
+# --- terms that are both normalized -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+def test_forward_terms_of_one_normalization(op: str) -> None:
+    """`s a + t` and `s b + t`: the shift counts twice, or not at all."""
+    net = Net()
+    y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn", stats=positive(3))
+    pooled = net.node("MaxPool", y, kernel_shape=[3, 3], pads=[1] * 4)
+    net.output(linear(net, net.node(op, pooled, net.node("Identity", y)), 3, 2, 4))
+    expect(net.model(), folded={"bn"})
+
+
+@pytest.mark.parametrize("op", ["Mul", "Div", "Max"])
+def test_forward_terms_that_are_not_summed(op: str) -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn", stats=positive(3))
+    net.output(linear(net, net.node(op, y, net.node("Identity", y)), 3, 2, 4))
+    expect(net.model(), folded=set(), kept={"bn": {"BNF019", "BNF010"}})
+
+
+def test_forward_terms_that_are_scaled_differently() -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn")
+    z = net.node("Gather", y, net.init([2, 0, 1], elem=7), axis=1)
+    net.output(linear(net, net.node("Add", y, z), 3, 2, 4))
+    expect(net.model(), folded=set(), kept={"bn": "BNF019"})
+
+
+def test_forward_a_term_that_is_broadcast() -> None:
+    """A mean over the positions has all channels; one of another rank has them elsewhere."""
+    net = Net()
+    y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn")
+    net.output(linear(net, net.node("Sub", y, net.node("GlobalAveragePool", y)), 3, 2, 4))
+    expect(net.model(), folded={"bn"})
+    net = Net()
+    y = net.bn(net.input("x", 3, 3, 3, 3), 3, name="bn")
+    z = net.node("ReduceMean", y, axes=[0], keepdims=0)
+    net.output(linear(net, net.node("Sub", y, z), 3, 2, 4))
+    expect(net.model(), folded=set(), kept={"bn": "BNF019"})
+
+
+def test_forward_terms_with_constants_between() -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 3, 6, 6), 3, name="bn")
+    z = net.node("Add", y, net.init(net.draw(3, 1, 1)))
+    net.output(linear(net, net.node("Sub", net.node("Sub", z, net.init(0.25)), y), 3, 2, 4))
+    expect(net.model(), folded={"bn"})

@@ -99,6 +99,80 @@ def test_the_channels_cut_off_are_free() -> None:
     assert ops(expect(net.model(), folded={"low", "high"}).model) == ["Conv", "Slice", "Slice"]
 
 
+def parted(axis: int, *bounds: tuple[int, int]) -> tuple[Net, list[str]]:
+    """Slices of what a layer with four channels computes."""
+    net = Net()
+    y = linear(net, net.input("x", 1, 3, 4, 4), 3, 4, 4, name="layer")
+    return net, [net.node("Slice", y, net.ints(a), net.ints(b), net.ints(axis)) for a, b in bounds]
+
+
+def test_channels_that_another_slice_reads_too() -> None:
+    net, (low, high) = parted(1, (0, 2), (1, 4))
+    net.output(net.bn(low, 2, name="bn"), net.node("Sigmoid", high))
+    expect(net.model(), folded=set(), kept={"bn": "BNF010"})
+
+
+def test_channels_that_another_slice_reads_too_and_that_do_not_change() -> None:
+    """Scale 1 and no shift where both read."""
+    net, (low, high) = parted(1, (0, 2), (1, 4))
+    stats = {"scale": [2.0, 1.0], "bias": [0.5, 0.0], "mean": [0.0, 0.0], "var": [1.0, 1.0]}
+    net.output(net.bn(low, 2, name="bn", stats=stats, epsilon=0.0), net.node("Sigmoid", high))
+    expect(net.model(), folded={"bn"})
+
+
+def test_slices_along_another_axis() -> None:
+    net, (low, high) = parted(2, (0, 2), (2, 4))
+    net.output(net.bn(low, 4, name="bn"), net.node("Sigmoid", high))
+    expect(net.model(), folded=set(), kept={"bn": "BNF010"})
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Identity", "Relu", "Shape"])
+def test_a_slice_of_a_tensor_that_is_read_whole(op: str) -> None:
+    net, (low, _) = parted(1, (0, 2), (2, 4))
+    net.output(net.bn(low, 2, name="bn"))
+    net.output(net.node(op, net.nodes[0].output[0]), elem=INT64 if op == "Shape" else None)
+    expect(net.model(), folded={"bn"} if op == "Shape" else set())
+
+
+def test_a_slice_of_a_graph_output() -> None:
+    net, (low, high) = parted(1, (0, 2), (2, 4))
+    net.output(net.nodes[0].output[0], net.bn(low, 2, name="bn"), net.node("Sigmoid", high))
+    expect(net.model(), folded=set(), kept={"bn": "BNF011"})
+
+
+def test_a_slice_a_gather_and_a_split_of_one_tensor() -> None:
+    net, (low,) = parted(1, (0, 1))
+    y = net.nodes[0].output[0]
+    net.node("Split", y, net.ints(1, 1, 2), out=["p0", "p1", "p2"], axis=1)
+    gathered = net.node("Gather", y, net.init([3, -2], elem=INT64), axis=1)
+    net.output(net.node("Neg", low), net.bn("p1", 1, name="bn"), net.node("Neg", gathered))
+    expect(net.model(), folded={"bn"})
+
+
+def test_one_channel_of_several_readers() -> None:
+    """One map for all that is read goes to that channel alone."""
+    net, (low, high) = parted(1, (1, 2), (2, 4))
+    net.output(net.bn(low, 1, name="bn"), net.node("Sigmoid", high))
+    expect(net.model(), folded={"bn"})
+
+
+def test_one_index_of_several_readers() -> None:
+    net = Net()
+    y = linear(net, net.input("x", 1, 3, 4, 4), 3, 4, 4)
+    one, two = (net.node("Gather", y, net.init(i, elem=INT64), axis=1) for i in (1, -1))
+    y = net.node("Unsqueeze", one, net.ints(1))
+    net.output(net.bn(y, 1, name="bn"), net.node("Sigmoid", two))
+    expect(net.model(), folded={"bn"})
+
+
+def test_more_readers_than_are_asked() -> None:
+    net = Net()
+    y = linear(net, net.input("x", 1, 3, 2, 2), 3, 80, 4)
+    parts = [net.node("Slice", y, net.ints(i), net.ints(i + 1), net.ints(1)) for i in range(80)]
+    net.output(net.bn(parts[0], 1, name="bn"), *(net.node("Neg", p) for p in parts[1:]))
+    expect(net.model(), folded=set(), kept={"bn": "BNF010"})
+
+
 def test_two_slices_of_a_normalization() -> None:
     net = Net()
     y = net.bn(net.input("x", 1, 4, 4, 4), 4, name="bn")
