@@ -1,4 +1,4 @@
-"""Which stage is running, on stderr, for a person who has waited more than a second."""
+"""How far it is, on stderr, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Stage(str):
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A function that takes the name of the stage that begins; silent without a terminal."""
+    """A function that takes the name of the stage that begins.
+
+    Silent without a terminal, and for the first second.
+    """
     if not sys.stderr.isatty():
         yield lambda _stage: None
         return
@@ -62,3 +65,29 @@ def _shown(stage: str) -> str:
         return f"{stage} ..."
     filled = round(_CELLS * stage.fraction)
     return f"{stage} {'#' * filled}{'.' * (_CELLS - filled)} {stage.fraction:4.0%}"
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A function that takes how many are done, of how many, and the last one; silent without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, _name: None
+        return
+    from rich.console import Console  # noqa: PLC0415  # slow, and for terminals alone
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        row = shown.add_task("", total=None)
+        yield lambda done, total, name: shown.update(row, completed=done, total=total, description=name)

@@ -15,7 +15,7 @@ from bnfold.cli.options import (
     Inputs,
     Json,
     Merge,
-    Model,
+    Models,
     ProviderChoice,
     Ranges,
     Reports,
@@ -25,13 +25,16 @@ from bnfold.cli.options import (
 )
 from bnfold.cli.output import check_reports, print_result
 from bnfold.cli.settings import first, runner, settings
+from bnfold.cli.several import Several, several
+from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
+    from bnfold.fleet.task import Options
     from bnfold.pipeline import Result
 
 
 def optimize(
-    model: Model,
+    models: Models,
     *,
     output: Annotated[
         Path | None,
@@ -44,6 +47,24 @@ def optimize(
         ),
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the model itself.")] = False,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results of several models.", metavar="DIR", show_default=False),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "-j",
+            "--jobs",
+            help="Models at a time; one to a core by default.",
+            metavar="N",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave results in --out-dir that are up to date.")
+    ] = False,
     verify: Annotated[bool, typer.Option(help="Compare the results of both models before writing.")] = True,
     bench: Annotated[
         bool, typer.Option("--bench", help="Also measure how fast both models run; takes a minute.")
@@ -73,41 +94,52 @@ def optimize(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Fold, verify and write a model.
+    """Fold, verify and write a model, or several.
 
     Every BatchNormalization that can be folded exactly is; the others are reported with the reason. The
-    result is written only after it was shown to compute the same as the original.
+    result is written only after it was shown to compute the same as the original. Several models, globs and
+    folders need --out-dir; what goes wrong with one then stops no other.
     """
+    settled = settings()
+
+    def options(model: Path) -> Options:
+        from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
+
+        return {
+            "verify": verify,
+            "dry_run": dry_run,
+            "freeze": freeze,
+            "include": first(include, settled.include, default=()),
+            "exclude": first(exclude, settled.exclude, default=()),
+            "merge": merge,
+            "provenance": provenance,
+            "inputs": parse(first(inputs, default=settled.feeds.of(model)), ranges or ()),
+            "seed": seed,
+            "truth": truth.value,
+            "provider": runner(provider, settled),
+            "per_fold": per_fold,
+            "keep_going": keep_going,
+        }
+
+    if out_dir is not None:
+        if in_place or output is not None or bench:
+            raise UsageError("--out-dir is for several models; leave -o, --in-place and --bench out")
+        several(Several(models, out_dir, options, resume=resume), jobs, report, as_json=json)
+    if jobs is not None or resume:
+        raise UsageError("--jobs and --resume are for several models, whose results go to an --out-dir")
+    if len(models) > 1:
+        raise UsageError(f"{len(models)} models: their results need an --out-dir")
+    (model,) = models
     if not in_place and output is None:
         output = model.parent / f"{model.stem}.folded.onnx"
     check_reports(report, model, output)
-    settled = settings()
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
-    from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
-    wishes = parse(first(inputs, default=settled.feeds.of(model)), ranges or ())
     with progress() as tell:
         result = pipeline.optimize(
-            model,
-            output=output,
-            in_place=in_place,
-            verify=verify,
-            bench=bench,
-            dry_run=dry_run,
-            freeze=freeze,
-            include=first(include, settled.include, default=()),
-            exclude=first(exclude, settled.exclude, default=()),
-            merge=merge,
-            provenance=provenance,
-            inputs=wishes,
-            seed=seed,
-            truth=truth.value,
-            provider=runner(provider, settled),
-            per_fold=per_fold,
-            keep_going=keep_going,
-            progress=tell,
+            model, output=output, in_place=in_place, bench=bench, progress=tell, **options(model)
         )
     print_result(result, report, as_json=json)
     raise typer.Exit(_exit_code(result, verified=verify))

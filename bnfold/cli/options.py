@@ -12,6 +12,15 @@ import typer
 Model = Annotated[
     Path, typer.Argument(help="The ONNX model.", metavar="MODEL", readable=False, show_default=False)
 ]
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        help="The ONNX model, or several: files, folders, globs.",
+        metavar="MODEL...",
+        readable=False,
+        show_default=False,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the report as JSON on stdout and nothing else there.")
 ]

@@ -6,12 +6,12 @@ import os
 from concurrent.futures import BrokenExecutor, CancelledError, as_completed
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.fleet.places import places
 from bnfold.fleet.pool import in_processes
-from bnfold.fleet.task import Task, failed, work
+from bnfold.fleet.task import Options, Task, failed, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -27,15 +27,8 @@ def optimize_many(
     executor: Executor | None = None,
     jobs: int | None = None,
     resume: bool = False,
-    verify: bool = True,
-    dry_run: bool = False,
-    freeze: bool = False,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    merge: bool = True,
-    provenance: bool = True,
-    seed: int = 0,
     progress: Callable[[Outcome], None] | None = None,
+    **options: Unpack[Options],
 ) -> tuple[Outcome, ...]:
     """Optimize many models; what goes wrong with one is a value, and stops no other.
 
@@ -50,15 +43,8 @@ def optimize_many(
             process.
         resume: leave a result alone that says of itself that this version made it from the same model with
             the same options (`bnfold.provenance`); a model with external data is done again.
-        verify: as all of the following, see `optimize`.
-        dry_run: do everything but write.
-        freeze: turn initializers that the caller could override into constants first.
-        include: name patterns of the normalizations that may be folded.
-        exclude: name patterns of those that stay.
-        merge: join parallel linear branches that are summed into one Conv.
-        provenance: have a model that was changed say where it comes from.
-        seed: of the feeds of the verification.
         progress: told each outcome as it comes.
+        options: those of `bnfold.optimize`, for every model; with `dry_run` nothing is written.
 
     Returns:
         An outcome for each model, in the order of `paths`. Where a process of our own dies, the models it and
@@ -70,28 +56,29 @@ def optimize_many(
             arguments that contradict each other; nothing has been done then.
         EnvironmentFault: no process can be started.
     """
-    if resume and not provenance:
-        raise UsageError("to resume, results must say where they come from: leave provenance on")
+    tasks = [
+        Task(str(place.source), str(place.output), resume, options) for place in places(paths, Path(out_dir))
+    ]
+    return run(tasks, executor=executor, jobs=jobs, progress=progress)
+
+
+def run(
+    tasks: Sequence[Task],
+    *,
+    executor: Executor | None = None,
+    jobs: int | None = None,
+    progress: Callable[[Outcome], None] | None = None,
+) -> tuple[Outcome, ...]:
+    """Do the tasks; see `optimize_many`.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+        EnvironmentFault: no process can be started.
+    """
     if executor is not None and jobs is not None:
         raise UsageError("an executor decides itself how many models it does at a time; give no jobs")
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs={jobs}: at least one model must be done at a time")
-    tasks = [
-        Task(
-            source=str(place.source),
-            output=str(place.output),
-            resume=resume,
-            verify=verify,
-            dry_run=dry_run,
-            freeze=freeze,
-            include=tuple(include),
-            exclude=tuple(exclude),
-            merge=merge,
-            provenance=provenance,
-            seed=seed,
-        )
-        for place in places(paths, Path(out_dir))
-    ]
     outcomes: dict[int, Outcome] = {}
     with closing(_done(tasks, executor, jobs)) as done:
         for index, outcome in done:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from bnfold.errors import ModelError
 from bnfold.gate.examine import foldable, judgement, kept
-from bnfold.gate.finding import Examined, Kind, Survey
+from bnfold.gate.finding import Examined, Finding, Kind, Survey
 from bnfold.gate.policy import judge
-from bnfold.report import junit, markdown, model_markdown, sarif, survey
+from bnfold.report import fleet, junit, markdown, model_markdown, sarif, survey
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from bnfold.fleet.outcome import Outcome
+    from bnfold.gate.finding import ModelJudgement
     from bnfold.report.schema import Report
 
 
@@ -45,6 +49,15 @@ SURVEYS: Mapping[str, Callable[[Survey], str]] = {
 }
 
 
+# Of several models: `optimize --out-dir DIR --report`.
+FLEETS: Mapping[str, Callable[[Sequence[Outcome]], str]] = {
+    ".json": fleet.to_json,
+    ".md": lambda outcomes: markdown.render(several_as_survey(outcomes)),
+    ".sarif": lambda outcomes: sarif.render(several_as_survey(outcomes)),
+    ".xml": lambda outcomes: junit.render(several_as_survey(outcomes)),
+}
+
+
 def as_survey(report: Report) -> Survey:
     """One model as the gate would see it: what stays is noted, and a result that differs fails."""
     fail_on = (Kind.MISMATCH,)
@@ -53,3 +66,22 @@ def as_survey(report: Report) -> Survey:
     name = PurePath(report.source or "model in memory").as_posix()
     model = judge(Examined(name, report.found, findings), fail_on, lambda _finding: False)
     return Survey(report.version, fail_on, (model,))
+
+
+def several_as_survey(outcomes: Sequence[Outcome]) -> Survey:
+    """Many models as the gate would see them; one that was done before is not among them."""
+    fail_on = (Kind.INVALID, Kind.MISMATCH)
+    models = tuple(_judged(outcome, fail_on) for outcome in outcomes if not outcome.resumed)
+    return Survey(__version__, fail_on, models)
+
+
+def _judged(outcome: Outcome, fail_on: tuple[Kind, ...]) -> ModelJudgement:
+    if outcome.result is not None:
+        (model,) = as_survey(outcome.result.report).models
+        return model
+    name, said = PurePath(outcome.source).as_posix(), " ".join(str(outcome.error).split())
+    if isinstance(outcome.error, ModelError):
+        examined = Examined(name, findings=(Finding("BNF002", Kind.INVALID, "", "", "", said),))
+    else:
+        examined = Examined(name, fault=said)
+    return judge(examined, fail_on, lambda _finding: False)
