@@ -172,6 +172,22 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert (tmp_path / "model.folded.onnx").exists()
 
 
+def test_the_python_for_many_models_runs(tmp_path: Path) -> None:
+    """A pool of threads stands for the cluster."""
+    (code,) = blocks(README, "py")
+    (tmp_path / "models").mkdir()
+    command.save(command.small(), tmp_path / "models" / "model.onnx")
+    (tmp_path / "script.py").write_text(
+        "import bnfold\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "class client: get_executor = staticmethod(lambda: ThreadPoolExecutor(1))\n"
+        f"{code}\n    print([o.exit_code for o in outcomes])\n"
+    )
+    found = command.run(cwd=tmp_path, program=(sys.executable, "-W", "error", "script.py"))
+    assert (found.returncode, found.stdout) == (0, "[0]\n"), found.stderr
+    assert (tmp_path / "folded" / "model.onnx").exists()
+
+
 def test_the_options_of_the_readme_exist(tmp_path: Path) -> None:
     (usage,) = (block for block in blocks(README, "text") if block.startswith("bnfold optimize"))
     for verb, rest in re.findall(r"^bnfold (\w+)((?:.*\n)(?: .*\n)*)", usage, flags=re.MULTILINE):
