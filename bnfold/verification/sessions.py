@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -229,14 +231,17 @@ def _wait(script: Path, folder: Path, timeout: float) -> tuple[int, bool]:
             # onnxruntime leaves a file (.ses) among the temporary ones.
             env={**os.environ, "TMPDIR": str(folder)},
         )
+        # `process.wait(timeout)` polls, and a Ctrl-C in the middle of that leaves its lock taken for ever.
+        ended: SimpleQueue[int] = SimpleQueue()
+        waiter = threading.Thread(target=lambda: ended.put(process.wait()), daemon=True)
+        waiter.start()
         try:
-            return process.wait(timeout), False
-        except subprocess.TimeoutExpired:
+            return ended.get(timeout=timeout), False
+        except Empty:
             return 0, True
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            process.kill()
+            waiter.join()
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()

@@ -72,3 +72,30 @@ def test_while_onnxruntime_runs(folder: Path, scratch: Path, verb: str) -> None:
     command.wait_for(lambda: not command.left_running(scratch), process, 10)
     # onnxruntime leaves a session number of its own in any folder for temporary files.
     assert [p.name for p in scratch.iterdir() if p.name != ".ses"] == []
+
+
+def test_while_a_lock_of_python_is_taken(folder: Path) -> None:
+    """Python polls a process under a lock, which an interrupt just behind it leaves taken for ever."""
+    polling = command.prepared(
+        "import os, signal, subprocess, threading\n"
+        "told = []\n"
+        "class Lock:\n"
+        "    def __init__(self):\n"
+        "        self.real = threading.Lock()\n"
+        "    def acquire(self, *arguments):\n"
+        "        taken = self.real.acquire(*arguments)\n"
+        "        if arguments == (False,) and not told:\n"
+        "            told.append(1)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return taken\n"
+        "    def release(self): self.real.release()\n"
+        "    def __enter__(self): return self.real.__enter__()\n"
+        "    def __exit__(self, *error): return self.real.__exit__(*error)\n"
+        "real = subprocess.Popen.__init__\n"
+        "def hooked(self, *args, **kwargs):\n"
+        "    real(self, *args, **kwargs)\n"
+        "    self._waitpid_lock = Lock()\n"
+        "subprocess.Popen.__init__ = hooked\n"
+    )
+    found = command.run("optimize", "model.onnx", cwd=folder, program=polling)
+    assert found.returncode in {Exit.DONE, Exit.INTERRUPTED}

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from support import command
@@ -98,7 +98,7 @@ def test_reports_in_other_formats(call: Call) -> None:
         assert all(said in text for said in ("models/broken.onnx", "models/kept.onnx", "BNF019")), name
     results = json.loads(Path("r.sarif").read_text(encoding="utf-8"))["runs"][0]["results"]
     assert {r["ruleId"] for r in results} == {"BNF002", "BNF019"}
-    assert ElementTree.fromstring(Path("r.xml").read_bytes()).get("failures") == "1"  # noqa: S314  # our own
+    assert ET.fromstring(Path("r.xml").read_bytes()).get("failures") == "1"  # noqa: S314 - our own
 
 
 @pytest.mark.usefixtures("models")
