@@ -63,10 +63,12 @@ class Provenance:
 
 def config_sha256(options: Options) -> str:
     """Hexadecimal digest of the options; the order and repetition of patterns make no difference."""
-    config = {
+    config: dict[str, object] = {
         "exclude": sorted(set(options.exclude)),
         "freeze": options.freeze,
         "include": sorted(set(options.include)),
         "merge": options.merge,
     }
+    if options.rejected:
+        config["rejected"] = sorted({(each.node, each.scope) for each in options.rejected})
     return hashlib.sha256(json.dumps(config).encode()).hexdigest()

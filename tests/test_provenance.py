@@ -12,7 +12,7 @@ from onnx import ModelProto
 from support import command
 
 import bnfold
-from bnfold.fold.plan import Options
+from bnfold.fold.plan import Options, Rejected
 from bnfold.provenance import Provenance, config_sha256
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def test_every_option_that_decides_counts(options: dict[str, Any]) -> None:
 def test_options_that_mean_the_same_are_the_same() -> None:
     assert config_sha256(Options(include=("a", "b"))) == config_sha256(Options(include=("b", "a", "b")))
     assert config_sha256(Options(include=("a",))) != config_sha256(Options(exclude=("a",)))
+    assert config_sha256(Options(rejected=(Rejected("a", "", "evidence"),))) != config_sha256(Options())
     # A name that is no text, as the shell may hand it over.
     assert len(config_sha256(Options(include=("\udcff",)))) == 64
 
