@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     seed: int
     truth: TruthMode
     provider: Provider
+    budget: float
     per_fold: bool
     keep_going: bool
 
