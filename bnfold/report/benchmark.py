@@ -107,7 +107,7 @@ def _circumstances(benchmark: Benchmark) -> str:
     blocks = [timing.comparison.blocks for _, timing in _timings(benchmark)]
     threads = f"{benchmark.threads} thread" + ("s" if benchmark.threads > 1 else "")
     return (
-        f"{benchmark.seconds:.0f} s, at least {min(blocks)} blocks a level, {machine.provider} of "
+        f"{benchmark.seconds:.0f} s, blocks a level: {min(blocks)} or more, {machine.provider} of "
         f"onnxruntime {machine.onnxruntime}, {threads}, {machine.processor}, {machine.cores} cores, "
         f"{machine.system}"
     )

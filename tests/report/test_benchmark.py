@@ -86,7 +86,7 @@ def test_the_whole(benchmark: Benchmark) -> None:
     ]
     assert "ENABLE_ALL: model B: onnxruntime's process died of SIGSEGV" in said
     assert "note: a note" in said
-    assert "60 s, at least 3 blocks" in said
+    assert "60 s, blocks a level: 3 or more" in said
     assert "2 threads" in said
 
 
