@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -141,13 +141,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _checked(table: Mapping[str, Any], where: str, folder: Path) -> Config:
-    keys = {field.name.replace("_", "-"): field.name for field in fields(Config) if field.name != "folder"}
     values = {}
     for key, value in table.items():
-        if key not in keys:
-            near = get_close_matches(key, keys, n=1, cutoff=0.0)
+        if key not in KEYS:
+            near = get_close_matches(key, KEYS, n=1, cutoff=0.0)
             raise UsageError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
-        values[keys[key]] = _PARSERS[keys[key]](value, f"{where}: {key}")
+        values[key.replace("-", "_")] = KEYS[key](value, f"{where}: {key}")
     config = Config(folder, **values)
     return replace(config, feeds=replace(config.feeds, folder=folder)) if config.feeds.inputs else config
 
@@ -183,11 +182,12 @@ def _feeds(value: object, where: str) -> Feeds:
     return Feeds(inputs=tuple((key, _texts(each, f"{where}.{key!r}")) for key, each in value.items()))
 
 
-_PARSERS: Mapping[str, Callable[[object, str], Any]] = {
+# Each is a field of `Config`.
+KEYS: Mapping[str, Callable[[object, str], Any]] = {
     "models": _texts,
-    "exclude_models": _texts,
-    "fail_on": _texts,
-    "require_all": _flag,
+    "exclude-models": _texts,
+    "fail-on": _texts,
+    "require-all": _flag,
     "baseline": _text,
     "include": _texts,
     "exclude": _texts,

@@ -19,6 +19,8 @@ from bnfold import errors
 from bnfold.cli import Exit
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code
+from bnfold.gate.policy import CHOICES
+from bnfold.report.rules import FINDINGS, REASONS
 from bnfold.verification import judge
 
 ROOT = Path(__file__).parent.parent
@@ -134,9 +136,18 @@ def test_the_exit_codes_are_documented() -> None:
 
 
 def test_the_reason_codes_are_documented() -> None:
-    (rows,) = (rows for rows in tables(README) if rows[0][0].startswith("BNF"))
-    assert [code for code, *_ in rows] == [code.value for code in Code]
-    assert all(why for _, why, _ in rows)
+    """As SARIF has them."""
+    (rows,) = (rows for rows in tables(README) if rows[0][0].startswith("BNF01"))
+    assert rows == [[rule.code, rule.meaning, rule.remedy] for rule in REASONS]
+    assert [rule.code for rule in REASONS] == [code.value for code in Code]
+
+
+def test_the_findings_of_the_gate_are_documented() -> None:
+    (rows,) = (rows for rows in tables(README) if rows[0][0] == "BNF001")
+    own = {rule.code: [rule.meaning, rule.remedy] for rule in FINDINGS}
+    assert {code: [meaning, remedy] for code, meaning, _, remedy in rows if code in own} == own
+    kinds = {word for _, _, fails, _ in rows for word in re.findall(r"^\w+", fails)}
+    assert kinds == {kind.value for kind in CHOICES}
 
 
 def test_the_operators_are_documented() -> None:

@@ -35,7 +35,6 @@ def _why(code: Code, meaning: str, remedy: str = "") -> Rule:
 FINDINGS = (
     Rule("BNF001", "Foldable", "a normalization is left that can be folded", "`bnfold optimize`"),
     Rule("BNF002", "Invalid", "the model cannot be read or is invalid", "export it again"),
-    Rule("BNF030", "ResultsDiffer", "the folded model computes something else", "report it, please"),
     Rule(
         "BNF031",
         "IllConditioned",
@@ -80,6 +79,11 @@ REASONS = (
         Code.NAME_CLASH,
         "a nested graph has another tensor of the same name",
         "give every tensor a name of its own",
+    ),
+    _why(
+        Code.RESULTS_DIFFER,
+        "verification found that results differ; `--keep-going` leaves the fold out",
+        "please report it",
     ),
 )
 

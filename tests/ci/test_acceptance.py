@@ -112,7 +112,7 @@ def test_gitlab(repository: Path, tmp_path: Path) -> None:
     job: dict[str, Any] = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text("utf-8"))["bnfold-check"]
     place = job["script"][0].split()[-1]
     script = "\n".join(job["script"]).replace(place, str(tmp_path / "bnfold"))
-    env = bare(tmp_path, tools(tmp_path / "bin"), **(job["variables"] | {"BNFOLD_PATHS": "models"}))
+    env = bare(tmp_path, tools(tmp_path / "bin"), BNFOLD_PATHS="models")
     env["BNFOLD_PACKAGE"] = str(source(tmp_path / "source"))
     code, log = shell(script, repository, env)
     assert (code, CONCLUSION in log) == (Exit.FINDING, True), log

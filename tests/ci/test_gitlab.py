@@ -38,7 +38,7 @@ def run(repository: Path, work: Path, shell: tuple[str, ...], **variables: str) 
         [*shell, "-c", script],
         check=False,
         cwd=repository,
-        env=bare(work, work / "bin", **(JOB["variables"] | variables)),
+        env=bare(work, work / "bin", **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
