@@ -55,6 +55,8 @@ class Draft:
         self.replaced: dict[Value, None] = {}
         self._constants = Constants(view, frozen=frozen)
         self._like: dict[Value, Value] = {}
+        # An attribute holds float32; a second fold must not start from what the first one rounded.
+        self._exact_attributes: dict[tuple[Node, str], float] = {}
 
     def weight(self, node: Node, position: int) -> Weight | NotConstant | None:
         """The constant at an input; None when the input is left out."""
@@ -87,6 +89,11 @@ class Draft:
     def readers(self, value: Value) -> list[Use]:
         """Who reads the values of the tensor now; Shape and the like read only what no fold changes."""
         return [u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())]
+
+    def float_attribute(self, node: Node, name: str, default: float) -> float:
+        """A float attribute, unrounded where a fold has set it."""
+        exact = self._exact_attributes.get((node, name))
+        return node.float_attribute(name, default) if exact is None else exact
 
     def free_edge(self, value: Value) -> Reason | None:
         """Why the tensor cannot change its values for the sake of its one consumer; None when it can."""
@@ -148,6 +155,8 @@ class Draft:
                 self.changed[node] = None
             case SetOperator(node, op, attributes):
                 node.proto = _rewritten(node.proto, op, attributes)
+                exact = {(node, n): v for n, v in attributes.items() if isinstance(v, float)}
+                self._exact_attributes.update(exact)
                 self.changed[node] = None
             case Dissolve(node, position):
                 self._dissolve(node, position)

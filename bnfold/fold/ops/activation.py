@@ -132,10 +132,10 @@ def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome
     if node.opset < _BOUNDS_ARE_INPUTS_SINCE:
         bounds: dict[str, int | float] = {}
         for name in ("min", "max"):
-            found = node.attribute(name)
-            if found is None:
+            if node.attribute(name) is None:
                 continue
-            value = attribute_value(node, name, float(moved(np.array(found.f))), draft)
+            old = draft.float_attribute(node, name, 0.0)
+            value = attribute_value(node, name, float(moved(np.array(old))), draft)
             if isinstance(value, Refused):
                 return value
             bounds[name] = value

@@ -76,7 +76,7 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
 
 def _constant(node: Node, draft: Draft) -> tuple[float, Weight | None] | Refused:
     if node.opset < _INPUTS_SINCE:
-        return node.float_attribute("value", 0.0), None
+        return draft.float_attribute(node, "value", 0.0), None
     if draft.weight(node, 2) is None:
         return 0.0, None
     found = operand(node, 2, "constant", draft)

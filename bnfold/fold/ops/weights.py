@@ -147,7 +147,7 @@ def checked(changes: tuple[Change, ...]) -> tuple[Change, ...] | Refused:
 
 
 def attribute_value(node: Node, name: str, value: float, draft: Draft) -> float | Refused:
-    """A value for a float attribute of `node`, which holds float32 whatever the tensors hold."""
+    """The unrounded value of a float attribute of `node`, if float32, which it is stored as, can hold it."""
     source = node.inputs[0]
     wide = source is not None and draft.view.elem_type(source) == TensorProto.DOUBLE
     with np.errstate(over="ignore"):
@@ -159,7 +159,7 @@ def attribute_value(node: Node, name: str, value: float, draft: Draft) -> float 
         )
         hint = "export with opset 11 or later" if wide else ""
         return Refused((Reason(Code.DTYPE_RANGE, node.label, f"{evidence} for {kind} tensors", hint),))
-    return stored
+    return value
 
 
 def bias_change(

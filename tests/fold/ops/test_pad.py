@@ -21,6 +21,8 @@ from support.ways import (
     zero_in_one,
 )
 
+import bnfold
+
 SIZE = (2, 4, 3, 5)
 AROUND = [0, 0, 1, 2, 0, 0, 0, 1]
 BEHIND = (2, 4, 4, 8)
@@ -240,3 +242,22 @@ def test_the_normalized_tensor_as_constant() -> None:
     y = net.node("Pad", net.input("other", 2, 3), net.ints(0, 1, 0, 1), y)
     net.output(linear(net, y, 5, 2, 2))
     expect(net.model(), folded=set(), kept={"bn": {"BNF019", "BNF023"}})
+
+
+def test_the_value_of_an_old_pad_is_rounded_once() -> None:
+    """It is an attribute and holds float32; two normalizations behind it must not round it twice."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        value, scales, shifts = rng.normal(), rng.uniform(0.5, 2.0, 2), rng.normal(size=2)
+        value, scales, shifts = (np.float32(v).astype(np.float64) for v in (value, scales, shifts))
+        net = Net(10)
+        y = net.node("Conv", net.input("x", 1, 3, 4, 4), net.init(net.draw(2, 3, 1, 1)))
+        y = net.node("Pad", y, pads=[0, 0, 1, 1, 0, 0, 1, 1], mode="constant", value=float(value))
+        for k in range(2):
+            stats = {"scale": np.full(2, scales[k]), "bias": np.full(2, shifts[k]), "mean": np.zeros(2)}
+            y = net.bn(y, 2, stats=stats | {"var": np.ones(2)}, epsilon=0.0)
+        net.output(y, shape=[1, 2, 6, 6])
+        model = bnfold.optimize(net.model(), verify=False).model
+        (pad,) = (n for n in model.graph.node if n.op_type == "Pad")
+        (stored,) = (a.f for a in pad.attribute if a.name == "value")
+        assert stored == np.float32((value * scales[0] + shifts[0]) * scales[1] + shifts[1])
