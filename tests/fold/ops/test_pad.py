@@ -248,8 +248,9 @@ def test_the_value_of_an_old_pad_is_rounded_once() -> None:
     """It is an attribute and holds float32; two normalizations behind it must not round it twice."""
     rng = np.random.default_rng(0)
     for _ in range(40):
-        value, scales, shifts = rng.normal(), rng.uniform(0.5, 2.0, 2), rng.normal(size=2)
-        value, scales, shifts = (np.float32(v).astype(np.float64) for v in (value, scales, shifts))
+        drawn = np.concatenate([rng.normal(size=1), rng.uniform(0.5, 2.0, 2), rng.normal(size=2)])
+        value, *rest = drawn.astype(np.float32).astype(np.float64)
+        scales, shifts = rest[:2], rest[2:]
         net = Net(10)
         y = net.node("Conv", net.input("x", 1, 3, 4, 4), net.init(net.draw(2, 3, 1, 1)))
         y = net.node("Pad", y, pads=[0, 0, 1, 1, 0, 0, 1, 1], mode="constant", value=float(value))
