@@ -15,7 +15,7 @@ import onnx
 
 from bnfold.collector import paused
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
-from bnfold.fold.calls import Planned, plan_through_calls
+from bnfold.fold.calls import Planned, explanations, plan_through_calls
 from bnfold.fold.emit import emit
 from bnfold.fold.plan import Fold, Options, Rejected
 from bnfold.model.census import calls
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from bnfold.benchmarking.result import Benchmark, Level
     from bnfold.fold.reasons import Refusal
+    from bnfold.fold.trace import Explanation
     from bnfold.fold.weight import Weight
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
 
@@ -133,6 +134,36 @@ def inspect(
     """
     options = Options(freeze, tuple(include), tuple(exclude), merge)
     return Result(_decide(model, options, _silent).report, None)
+
+
+def explain(
+    model: Source,
+    name: str,
+    *,
+    freeze: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    merge: bool = True,
+) -> tuple[Explanation, ...]:
+    """What was tried for each normalization of one name; the options are those of `inspect`.
+
+    Args:
+        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        name: of the node, of its output, or of the node in the local function that it stands in.
+        freeze: take initializers that the caller could override for constants.
+        include: name patterns (shell style); when there are any, only matching normalizations fold.
+        exclude: name patterns; matching normalizations stay.
+        merge: join parallel linear branches that are summed into one Conv.
+
+    Raises:
+        UsageError: no normalization has that name.
+        ModelError: the model cannot be read or is not valid.
+    """
+    options = Options(freeze, tuple(include), tuple(exclude), merge)
+    with _naming(model):
+        opened, _ = _open(model)
+        with paused():
+            return explanations(opened, options, name)
 
 
 def optimize(

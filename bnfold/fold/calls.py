@@ -8,23 +8,31 @@ needed are inlined, the others are not. Where nothing is gained the model stays 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from bnfold.errors import UsageError
 from bnfold.fold.plan import Options, Plan, plan
 from bnfold.fold.reasons import Code
+from bnfold.fold.trace import Explanation
 from bnfold.model.inline import inlined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from bnfold.fold.plan import Fold
     from bnfold.fold.reasons import Refusal
+    from bnfold.fold.trace import Attempt
     from bnfold.model.inline import Inlined, Path, Place
     from bnfold.model.store import ModelFile
     from bnfold.model.view import Node
 
 # Reasons that no other form of the model would take away.
 _BY_ORDER = frozenset({Code.EXCLUDED, Code.RESULTS_DIFFER})
+
+
+_NEAR = 3  # names that are offered for one that is not there
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,13 @@ class Planned:
         model: what the plan is made for: the given model, or that with some calls inlined.
         plan: the plan.
         notes: what was inlined, or why it was not; one line each.
+        aliases: what a function calls its nodes, by the names they have where it was inlined.
     """
 
     model: ModelFile
     plan: Plan
     notes: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_through_calls(model: ModelFile, options: Options | None = None) -> Planned:
@@ -62,7 +72,36 @@ def plan_through_calls(model: ModelFile, options: Options | None = None) -> Plan
     part = None if needed is None else _Trial(needed, options, direct)
     best = whole if part is None or len(part.gained) < len(whole.gained) else part
     explained = whole.explain(best.plan, best.inlined.functions)
-    return Planned(best.inlined.model, explained, (*_notes(best.inlined, direct), *left_alone))
+    notes = (*_notes(best.inlined, direct), *left_alone)
+    return Planned(best.inlined.model, explained, notes, best.aliases)
+
+
+def explanations(model: ModelFile, options: Options | None, name: str) -> tuple[Explanation, ...]:
+    """What was tried for each normalization of a name: of the node, of its output, or in a local function.
+
+    Raises:
+        UsageError: there is none.
+        ModelError: a normalization or the data of a weight is invalid.
+    """
+    made = plan_through_calls(model, options)
+    outcomes: dict[Node, Fold | Refusal] = {**made.plan.goes, **made.plan.stays}
+    called = {node: _names(node, made.aliases) for node in outcomes}
+    found = [node for node, names in called.items() if name in names]
+    if not found:
+        known = sorted({n for names in called.values() for n in names})
+        near = (get_close_matches(name, known) or [n for n in known if name in n])[:_NEAR]
+        hint = f"; near it: {', '.join(near)}" if near else "; `bnfold inspect` names them all"
+        raise UsageError(f"no normalization is called {name!r}{hint}")
+    attempts: dict[Place, tuple[Attempt, ...]] = {}
+    for label in dict.fromkeys(node.label for node in found):
+        traced = plan(made.model, options, made.aliases, label)
+        attempts.update((_place(node), tried) for node, tried in traced.attempts.items())
+    return tuple(Explanation(outcomes[node], attempts.get(_place(node), ())) for node in found)
+
+
+def _names(node: Node, aliases: Mapping[str, str]) -> frozenset[str]:
+    """What a user may call a normalization by."""
+    return frozenset(filter(None, (node.label, aliases.get(node.label), *node.proto.output)))
 
 
 class _Trial:
@@ -71,13 +110,15 @@ class _Trial:
     Attributes:
         inlined: the model.
         plan: the plan for it.
+        aliases: what the functions call the nodes that came out of them.
         gained: the normalizations that go now and did not before; none, if any other way round.
     """
 
     def __init__(self, found: Inlined, options: Options | None, direct: Plan) -> None:
         self.inlined = found
         self.direct = direct
-        self.plan = plan(found.model, options, {label: o.label for label, o in found.origins.items()})
+        self.aliases = {label: origin.label for label, origin in found.origins.items()}
+        self.plan = plan(found.model, options, self.aliases)
         before = {_place(node) for node in direct.ways}
         places = dict(self._places())
         lost = any(places.get(node) in before for node in self.plan.stays)
@@ -110,7 +151,11 @@ class _Trial:
             deeper = found.get((replace(scope, function=functions[scope.function]), index))
             if deeper is not None:
                 better[id(refusal)] = replace(refusal, reasons=deeper.reasons)
-        return replace(made, kept=tuple(better.get(id(refusal), refusal) for refusal in made.kept))
+        return replace(
+            made,
+            kept=tuple(better.get(id(refusal), refusal) for refusal in made.kept),
+            stays={node: better.get(id(refusal), refusal) for node, refusal in made.stays.items()},
+        )
 
     def _places(self) -> Iterator[tuple[Node, Place]]:
         """Each node of the main graph and those nested in it, with its place in the original."""

@@ -20,6 +20,7 @@ from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.fold.search import HORIZON, DeadEnd, Seen, Site, Way, backward, forward
+from bnfold.fold.trace import Attempt
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
 from bnfold.model.view import Node, View
@@ -27,6 +28,7 @@ from bnfold.model.view import Node, View
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bnfold.fold.trace import Step
     from bnfold.model.store import ModelFile
 
 _ABOUT_THE_EDGE = (Code.SEVERAL_CONSUMERS, Code.GRAPH_OUTPUT)
@@ -101,8 +103,10 @@ class Plan:
         merged: sums of parallel branches that went, by name.
         frozen: overridable initializers that become constants because the user asked for it.
         draft: the graph as the folds leave it; `bnfold.fold.emit` turns it into edits.
+        goes: the nodes of those that go.
         ways: for the node of each fold, those that its map passes or reaches.
         stays: the nodes of those that stay.
+        attempts: the searches for those that were to be traced.
     """
 
     folds: tuple[Fold, ...]
@@ -110,12 +114,17 @@ class Plan:
     merged: tuple[str, ...]
     frozen: tuple[str, ...]
     draft: Draft
+    goes: Mapping[Node, Fold]
     ways: Mapping[Node, tuple[Node, ...]]
     stays: Mapping[Node, Refusal]
+    attempts: Mapping[Node, tuple[Attempt, ...]]
 
 
 def plan(
-    model: ModelFile, options: Options | None = None, aliases: Mapping[str, str] = MappingProxyType({})
+    model: ModelFile,
+    options: Options | None = None,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+    traced: str | None = None,
 ) -> Plan:
     """Decide, for every normalization of the model, where it goes or why it stays.
 
@@ -123,13 +132,14 @@ def plan(
         model: the model.
         options: what the user asks for.
         aliases: what the user calls nodes that have another name in `model`.
+        traced: the label of the normalizations whose searches are to be noted.
 
     Raises:
         ModelError: a normalization or the data of a weight is invalid.
     """
     options = options or Options()
     view = View(model)
-    planner = _Planner(Draft(view, frozen=options.freeze), options, aliases)
+    planner = _Planner(Draft(view, frozen=options.freeze), options, aliases, traced)
     nodes = list(view.nodes())
     try:
         planner.settle(nodes)
@@ -146,14 +156,28 @@ def plan(
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
     frozen = _overridable(view) if options.freeze else ()
-    return Plan(folds, kept, tuple(planner.merged), frozen, planner.draft, planner.ways, planner.kept)
+    return Plan(
+        folds=folds,
+        kept=kept,
+        merged=tuple(planner.merged),
+        frozen=frozen,
+        draft=planner.draft,
+        goes=planner.folds,
+        ways=planner.ways,
+        stays=planner.kept,
+        attempts=planner.attempts,
+    )
 
 
 class _Planner:
     """What has been decided so far: first everything backward, then sideways, then what is left forward."""
 
-    def __init__(self, draft: Draft, options: Options, aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self, draft: Draft, options: Options, aliases: Mapping[str, str], traced: str | None
+    ) -> None:
         self.draft = draft
+        self.traced = traced
+        self.attempts: dict[Node, tuple[Attempt, ...]] = {}
         self.options = options
         self.aliases = aliases
         self.folds: dict[Node, Fold] = {}
@@ -255,10 +279,12 @@ class _Planner:
             self.kept[node] = Refusal(node.label, node.op, node.graph.label, lifted.reasons)
             return False
         site, before = Site(node, 0, lifted, node.op), self.waiting[node]
-        behind = forward(site, self.draft)
+        trace: list[Step] | None = [] if node.label == self.traced else None
+        behind = forward(site, self.draft, trace)
         lost = _cancellation(site, self.draft)
         if isinstance(behind, Way) and lost is not None:
             behind = DeadEnd((lost,), HORIZON + len(behind.through) + 1)
+        self._note(site, "forward", trace, behind)
         if isinstance(behind, Way):
             del self.waiting[node]
             self.kept.pop(node, None)
@@ -271,12 +297,26 @@ class _Planner:
         return False
 
     def _try_backward(self, site: Site) -> None:
-        found = backward(site, self.draft, self.seen)
+        found = self._backward(site)
         if isinstance(found, Way):
             self.waiting.pop(site.node, None)
             self._commit(site, found, "backward")
         else:
             self.waiting[site.node] = found
+
+    def _backward(self, site: Site) -> Way | DeadEnd:
+        trace: list[Step] | None = [] if site.node.label == self.traced else None
+        # What earlier searches found would not show what it was found by.
+        found = backward(site, self.draft, self.seen if trace is None else None, trace)
+        self._note(site, "backward", trace, found)
+        return found
+
+    def _note(self, site: Site, direction: str, trace: list[Step] | None, found: Way | DeadEnd) -> None:
+        """Note a search; that which it repeats counts no more."""
+        if trace is not None:
+            others = (a for a in self.attempts.get(site.node, ()) if a.direction != direction)
+            reasons = found.reasons if isinstance(found, DeadEnd) else ()
+            self.attempts[site.node] = (*others, Attempt(direction, tuple(trace), reasons))
 
     def _movable(self, node: Node) -> Affine | None:
         """The map of a normalization that waits, as it is by now: later ones may have merged into it."""
@@ -291,7 +331,7 @@ class _Planner:
     def _try_chain(self, chain: _Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
         site = chain.site
-        found = backward(site, self.draft, self.seen)
+        found = self._backward(site)
         if isinstance(found, Way):
             if all(TABLE[n.op].linear or n.op == "BatchNormalization" for n in found.into):
                 self._commit(site, found, "backward")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bnfold.fold.operator import Absorbed, AppendNode, Bypass, Carried, Choice, Dissolve, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
+from bnfold.fold.trace import Answer, Step
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
@@ -101,26 +102,31 @@ class Seen:
     answers: dict[object, Way | DeadEnd] = field(default_factory=dict)
 
 
-def backward(site: Site, draft: Draft, seen: Seen | None = None) -> Way | DeadEnd:
+def backward(
+    site: Site, draft: Draft, seen: Seen | None = None, trace: list[Step] | None = None
+) -> Way | DeadEnd:
     """Against the data flow, into the producers of the normalization's input.
 
     Args:
         site: the normalization.
         draft: the graph as it is now.
         seen: what earlier searches found, and where this one notes what it finds.
+        trace: receives what was asked.
     """
     start = Way(changes=(Dissolve(site.node, site.position),))
-    found = _walked(_Upstream(draft, seen or Seen()).ask(site.node, site.position, site.affine, 0, free=True))
+    found = _walked(
+        _Upstream(draft, seen or Seen(), trace).ask(site.node, site.position, site.affine, 0, free=True)
+    )
     return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
-def forward(site: Site, draft: Draft) -> Way | DeadEnd:
-    """Along the data flow, into every consumer of the normalization's output."""
+def forward(site: Site, draft: Draft, trace: list[Step] | None = None) -> Way | DeadEnd:
+    """Along the data flow, into every consumer of the normalization's output; `trace` as in `backward`."""
     output = site.node.outputs[0]
     if output is None:
         return DeadEnd((), 0)
     start = Way(changes=(Bypass(site.node, site.position),))
-    found = _Downstream(draft).walk(output, site.affine)
+    found = _Downstream(draft, trace).walk(output, site.affine)
     return found if isinstance(found, DeadEnd) else _checked(start + found, draft)
 
 
@@ -186,8 +192,9 @@ def _from(found: Way | DeadEnd, depth: int) -> Way | DeadEnd:
 
 
 class _Upstream:
-    def __init__(self, draft: Draft, seen: Seen) -> None:
+    def __init__(self, draft: Draft, seen: Seen, trace: list[Step] | None) -> None:
         self.draft = draft
+        self.trace = trace
         self.answers: dict[object, Way | DeadEnd] = {}
         self.seen = seen.answers
 
@@ -234,10 +241,14 @@ class _Upstream:
             value = _input(consumer, position)
             shared = self._shared(value, consumer, position, affine) if free else self.draft.free_edge(value)
             if shared is not None and (free or way.through):
+                if free and self.trace is not None:
+                    self.trace.append(Step(depth, value.name, "", Answer.REFUSES, (shared,)))
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
             outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value.name)
             node = value.producer
+            if self.trace is not None:
+                self.trace.append(_step(depth, node, value.name, outcome))
             if isinstance(outcome, Refused) or node is None:
                 reasons = outcome.reasons if isinstance(outcome, Refused) else ()
                 return DeadEnd(reasons, depth + _arrived(node))
@@ -320,8 +331,9 @@ class _Arrival:
 class _Downstream:
     """Node by node in the order of the model, so that whoever joins branches sees what comes by each."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, trace: list[Step] | None) -> None:
         self.draft = draft
+        self.trace = trace
         self.arrivals: dict[Node, _Arrival] = {}
         self.queue: list[tuple[tuple[int, ...], int, Node]] = []
         self.passed: set[Node] = set()
@@ -336,6 +348,8 @@ class _Downstream:
             node, depth = arrival.node, arrival.depth
             self.passed.add(node)
             outcome = self._outcome(arrival) if depth < HORIZON else _too_far(node.label)
+            if self.trace is not None:
+                self.trace.append(_step(depth, node, node.label, outcome))
             if isinstance(outcome, Absorbed):
                 way += Way(into=(node,), changes=outcome.changes)
             elif isinstance(outcome, Carried):
@@ -353,7 +367,10 @@ class _Downstream:
         """Everybody who reads the tensor is to be asked."""
         if value.is_output:
             evidence = f"{value.name!r}, which the fold would change, is a graph output"
-            self.ends.append(DeadEnd((Reason(Code.GRAPH_OUTPUT, value.name, evidence),), depth))
+            reason = Reason(Code.GRAPH_OUTPUT, value.name, evidence)
+            if self.trace is not None:
+                self.trace.append(Step(depth, value.name, "", Answer.REFUSES, (reason,)))
+            self.ends.append(DeadEnd((reason,), depth))
             return
         for use in self.draft.readers(value):
             if use.node in self.passed:
@@ -381,6 +398,14 @@ class _Downstream:
             evidence = f"{node.op} {node.label!r} gets the normalized tensor by two ways"
             return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
         return entry.join(node, affines, self.draft)
+
+
+def _step(depth: int, node: Node | None, name: str, outcome: Outcome) -> Step:
+    """What a node said, or the tensor `name` if nobody computes it."""
+    label, op = (name, "") if node is None else (node.label, node.op)
+    if isinstance(outcome, Refused):
+        return Step(depth, label, op, Answer.REFUSES, outcome.reasons)
+    return Step(depth, label, op, Answer.TAKES if isinstance(outcome, Absorbed) else Answer.PASSES)
 
 
 def _place(node: Node) -> tuple[int, ...]:

@@ -116,8 +116,8 @@ class Report:
                 "before": _size(self.before),
                 "after": None if self.after is None else _size(self.after),
             },
-            "folds": [_fold(f) for f in self.folds],
-            "kept": [_refusal(r) for r in self.kept],
+            "folds": [fold_data(f) for f in self.folds],
+            "kept": [refusal_data(r) for r in self.kept],
             "merged": list(self.merged),
             "frozen": list(self.frozen),
             "verdict": None if self.verdict is None else self.verdict.to_dict(),
@@ -141,7 +141,8 @@ def _size(size: Size) -> dict[str, int]:
     return {"nodes": size.nodes, "bytes": size.nbytes}
 
 
-def _fold(fold: Fold) -> dict[str, Any]:
+def fold_data(fold: Fold) -> dict[str, Any]:
+    """A fold as plain data."""
     return {
         "node": fold.node,
         "op": fold.op,
@@ -153,17 +154,19 @@ def _fold(fold: Fold) -> dict[str, Any]:
     }
 
 
-def _refusal(refusal: Refusal) -> dict[str, Any]:
+def refusal_data(refusal: Refusal) -> dict[str, Any]:
+    """A refusal as plain data."""
     return {
         "node": refusal.node,
         "op": refusal.op,
         "scope": refusal.scope,
         "code": refusal.code.value,
-        "reasons": [_reason(r) for r in refusal.reasons],
+        "reasons": [reason_data(r) for r in refusal.reasons],
     }
 
 
-def _reason(reason: Reason) -> dict[str, str]:
+def reason_data(reason: Reason) -> dict[str, str]:
+    """A reason as plain data."""
     return {
         "code": reason.code.value,
         "blocking": reason.blocking,
