@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bnfold.benchmarking.result import Benchmark, Level
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.trace import Explanation
-    from bnfold.fold.weight import Weight
+    from bnfold.fold.weight import Stored
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
 
 Source = str | Path | bytes | onnx.ModelProto
@@ -410,7 +410,7 @@ class _Check:
     bench: bool
     source: Source
     edits: ModelEdits
-    written: tuple[tuple[str, Weight], ...]
+    written: tuple[tuple[str, Stored], ...]
     how: Verification
     tell: Progress
 
@@ -482,7 +482,7 @@ class _Check:
 
 
 def _aligned(
-    weight: Weight, flat: np.ndarray[Any, Any]
+    weight: Stored, flat: np.ndarray[Any, Any]
 ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     start = 0
     for exact in weight.exact_blocks():
@@ -516,7 +516,7 @@ class _Decision:
     """
 
     opened: ModelFile
-    edits: tuple[ModelEdits, tuple[tuple[str, Weight], ...]]
+    edits: tuple[ModelEdits, tuple[tuple[str, Stored], ...]]
     report: Report
 
 

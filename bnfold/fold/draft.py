@@ -16,8 +16,9 @@ from bnfold.fold.operator import (
     SetOperator,
     SetWeight,
 )
+from bnfold.fold.quantized import DEQUANTIZE, Dequantized, dequantized
 from bnfold.fold.reasons import Code, Reason
-from bnfold.fold.weight import Weight
+from bnfold.fold.weight import Stored, Weight
 from bnfold.model.constants import Constants, NotConstant
 from bnfold.model.view import Node, Shape, Use, Value, View
 
@@ -50,7 +51,7 @@ class Draft:
         self.removed: dict[Node, None] = {}
         self.appended: list[Node] = []
         self.changed: dict[Node, None] = {}
-        self.weights: dict[tuple[Node, int], Weight] = {}
+        self.weights: dict[tuple[Node, int], Stored] = {}
         self.revalued: dict[Value, None] = {}
         self.replaced: dict[Value, None] = {}
         self._constants = Constants(view, frozen=frozen)
@@ -65,6 +66,8 @@ class Draft:
         value = node.inputs[position] if position < len(node.inputs) else None
         if value is None:
             return None
+        if value.producer is not None and value.producer.op == DEQUANTIZE:
+            return dequantized(value.producer, [self.weight(value.producer, i) for i in range(3)])
         found = self._constants.get(value)
         return found if isinstance(found, NotConstant) else Weight.of(found)
 
@@ -151,8 +154,7 @@ class Draft:
         """Carry out one change."""
         match change:
             case SetWeight(node, position, weight):
-                self.weights[node, position] = weight
-                self.changed[node] = None
+                self._set(node, position, weight)
             case SetOperator(node, op, attributes):
                 node.proto = _rewritten(node.proto, op, attributes)
                 exact = {(node, n): v for n, v in attributes.items() if isinstance(v, float)}
@@ -177,6 +179,69 @@ class Draft:
             name = f"{base}_{count}"
         names.add(name)
         return name
+
+    def adds_node(self, change: Change) -> bool:
+        """Whether a change leaves one node more than there was."""
+        return isinstance(change, AppendNode) or (
+            isinstance(change, SetWeight)
+            and isinstance(change.weight, Dequantized)
+            and self._is_shared(change.node, change.position)
+        )
+
+    def _set(self, node: Node, position: int, weight: Weight) -> None:
+        self.changed[node] = None
+        if isinstance(weight, Stored):
+            self.weights[node, position] = weight
+        elif isinstance(weight, Dequantized):
+            self._set_dequantized(node, position, weight)
+        else:
+            raise TypeError(f"a weight of an unknown kind: {type(weight).__name__}")
+
+    def _set_dequantized(self, node: Node, position: int, weight: Dequantized) -> None:
+        """The DequantizeLinear of an input gets other inputs; one that others read too is copied first."""
+        if self._is_shared(node, position):
+            self._duplicate(node, position)
+        value = node.inputs[position]
+        if value is None or value.producer is None:
+            raise AssertionError("what was dequantized has a producer")
+        source = value.producer
+        self.changed[source] = None
+        self.revalued[value] = None
+        for place, part in enumerate(weight.parts):
+            old = self.weight(source, place)
+            if part is not None and isinstance(old, Stored) and part.key != old.key:
+                self.weights[source, place] = part
+        axis = source.int_attribute("axis", 1)
+        own = (weight.axis, weight.axis - len(weight.dims))
+        if weight.scale.dims and not weight.block and axis not in own:
+            source.proto = _rewritten(source.proto, source.proto.op_type, {"axis": weight.axis})
+
+    def _is_shared(self, node: Node, position: int) -> bool:
+        value = node.inputs[position]
+        return value is not None and (value.is_output or self.uses(value) != [Use(node, position)])
+
+    def _duplicate(self, node: Node, position: int) -> None:
+        """A producer of its own for one input of `node`."""
+        value = node.inputs[position]
+        if value is None or value.producer is None:
+            raise AssertionError("only what a node computes can be computed twice")
+        old = value.producer
+        own = Value(self.unique(f"{value.name}_folded"), old.graph)
+        label = self.unique(f"{old.label}_folded")
+        proto = _rewritten(old.proto, old.proto.op_type, {})
+        proto.name = label
+        copy = own.producer = Node(old.graph, old.index, label, proto, list(old.inputs), [own])
+        for place, source in enumerate(copy.inputs):
+            if source is not None:
+                source.uses.append(Use(copy, place))
+            held = self.weights.get((old, place))
+            if held is not None:
+                self.weights[copy, place] = held
+        self._like[own] = self._like.get(value, value)
+        value.uses.remove(Use(node, position))
+        own.uses.append(Use(node, position))
+        node.inputs[position] = own
+        self.appended.append(copy)
 
     def _dissolve(self, node: Node, position: int) -> None:
         source, result = node.inputs[position], node.outputs[0]
@@ -205,7 +270,7 @@ class Draft:
             instead.uses.append(use)
             self.changed[use.node] = None
 
-    def _append(self, node: Node, op: str, weight: Weight, attributes: Attributes) -> None:
+    def _append(self, node: Node, op: str, weight: Stored, attributes: Attributes) -> None:
         result = node.outputs[0]
         if result is None:
             raise AssertionError("a node without an output has nothing behind it")

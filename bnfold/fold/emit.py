@@ -13,7 +13,7 @@ from bnfold.model.edits import GraphEdits, ModelEdits, NewTensor
 if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
     from bnfold.fold.plan import Plan
-    from bnfold.fold.weight import Weight
+    from bnfold.fold.weight import Stored
     from bnfold.model.view import Graph, Node, Value
 
 _INPUTS_OPTIONAL_SINCE_IR = 4
@@ -32,7 +32,7 @@ class _Edits:
     dropped: set[str] = field(default_factory=set)
 
 
-def emit(plan: Plan) -> tuple[ModelEdits, tuple[tuple[str, Weight], ...]]:
+def emit(plan: Plan) -> tuple[ModelEdits, tuple[tuple[str, Stored], ...]]:
     """The edits that make the file what the draft is, and every weight they write with its tensor's name.
 
     No folds and nothing frozen give no edits at all.
@@ -47,10 +47,10 @@ class _Emitter:
         self.frozen = plan.frozen
         self.edits = {graph: _Edits() for graph in self.view.graphs}
         self.names: dict[Node, dict[int, str]] = {}
-        self.written: list[tuple[str, Weight]] = []
+        self.written: list[tuple[str, Stored]] = []
         self.lists_inputs = self.view.model.proto.ir_version < _INPUTS_OPTIONAL_SINCE_IR
 
-    def run(self) -> tuple[ModelEdits, tuple[tuple[str, Weight], ...]]:
+    def run(self) -> tuple[ModelEdits, tuple[tuple[str, Stored], ...]]:
         self.edits[self.view.graphs[0]].inputs_removed.update(self.frozen)
         self._place_weights()
         dead = self._dead_nodes()
@@ -103,11 +103,11 @@ class _Emitter:
                 here = [slot for slot in slots if slot[0].graph is graph]
                 self._write(graph, self._new_name(weight), weight, here, replaces=False)
 
-    def _new_name(self, weight: Weight) -> str:
+    def _new_name(self, weight: Stored) -> str:
         taken = weight.name in self.view.names
         return self.draft.unique(f"{weight.name}_folded" if taken else weight.name)
 
-    def _takes_over(self, home: Value, weight: Weight, slots: list[tuple[Node, int]]) -> bool:
+    def _takes_over(self, home: Value, weight: Stored, slots: list[tuple[Node, int]]) -> bool:
         """Whether nobody else reads the old tensor and the new one fits its declaration."""
         readers = {(u.node, u.position) for u in home.uses if u.node not in self.draft.removed}
         tensor = home.initializer
@@ -120,13 +120,13 @@ class _Emitter:
         )
 
     def _write(
-        self, graph: Graph, name: str, weight: Weight, slots: list[tuple[Node, int]], *, replaces: bool
+        self, graph: Graph, name: str, weight: Stored, slots: list[tuple[Node, int]], *, replaces: bool
     ) -> None:
         for node, position in slots:
             self.names.setdefault(node, {})[position] = name
         self.written.append((name, weight))
         data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
-        tensor = NewTensor(name, weight.dims, data_type, weight.nbytes, weight.blocks)
+        tensor = NewTensor(name, weight.dims, data_type, weight.nbytes, weight.chunks)
         edits = self.edits[graph]
         if replaces:
             edits.initializers[name] = tensor
@@ -138,9 +138,9 @@ class _Emitter:
             if self.lists_inputs:
                 edits.inputs_added.append(helper.make_tensor_value_info(name, data_type, weight.dims))
 
-    def _constant_node(self, name: str, weight: Weight) -> NodeProto:
+    def _constant_node(self, name: str, weight: Stored) -> NodeProto:
         """Local functions hold no initializers, and neither do the nested graphs of IR 3."""
-        raw = b"".join(block.tobytes() for block in weight.blocks())
+        raw = b"".join(bytes(chunk) for chunk in weight.chunks())
         data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         value = TensorProto(name=name, data_type=data_type, dims=weight.dims, raw_data=raw)
         node = helper.make_node("Constant", [], [name], name=self.draft.unique(f"{name}_constant"))

@@ -16,7 +16,7 @@ import numpy as np
 from bnfold.fold.affine import Affine
 from bnfold.fold.operator import Dissolve, Drop, Refused, SetWeight
 from bnfold.fold.ops import elementwise
-from bnfold.fold.weight import FLOATS, Weight
+from bnfold.fold.weight import FLOATS, Stored, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,7 +170,7 @@ def _build(node: Node, kept: Branch, gone: Branch, kernel: _Kernel, draft: Draft
     """The changes that leave `kept`'s Conv with `kernel` in the place of both branches and their sum."""
     conv = kept.nodes[-1]
     old, bias = draft.weight(conv, 1), draft.weight(conv, 2)
-    if not isinstance(old, Weight):
+    if not isinstance(old, Stored):
         return None
     if any(len(draft.uses(value)) > 1 for each in gone.nodes for value in each.outputs if value is not None):
         # Somebody asks for its shape, perhaps before the Conv that stays.
@@ -200,7 +200,7 @@ def _kernel(branch: Branch, draft: Draft) -> _Kernel | None:
     if conv is None:
         return None
     weight, bias = draft.weight(conv, 1), draft.weight(conv, 2)
-    if not isinstance(weight, Weight) or weight.dtype not in FLOATS or len(weight.dims) < 3:  # noqa: PLR2004  # one spatial axis
+    if not isinstance(weight, Stored) or weight.dtype not in FLOATS or len(weight.dims) < 3:  # noqa: PLR2004  # one spatial axis
         return None
     if bias is not None and not isinstance(bias, Weight):
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.fold.reasons import Reason
-    from bnfold.fold.weight import Weight
+    from bnfold.fold.weight import Stored, Weight
     from bnfold.model.view import Node
 
 
@@ -69,7 +69,7 @@ class AppendNode:
 
     node: Node
     op: str
-    weight: Weight
+    weight: Stored
     attributes: Attributes
 
 

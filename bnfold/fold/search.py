@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from bnfold.fold.operator import Absorbed, AppendNode, Bypass, Carried, Choice, Dissolve, Refused
+from bnfold.fold.operator import Absorbed, Bypass, Carried, Choice, Dissolve, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.trace import Answer, Step
@@ -141,7 +141,7 @@ def _checked(way: Way, draft: Draft) -> Way | DeadEnd:
             evidence = f"two branches of the way meet in {node.op} {node.label!r}"
             return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), len(way.through))
         seen.add(node)
-    gained = sum(isinstance(change, AppendNode) for change in way.changes)
+    gained = sum(draft.adds_node(change) for change in way.changes)
     lost = sum(isinstance(change, (Dissolve, Bypass)) for change in way.changes)
     if gained > lost:
         evidence = f"{gained} nodes would have to be added to take {lost} away"

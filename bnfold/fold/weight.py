@@ -1,8 +1,12 @@
-"""A folded tensor as a recipe: evaluated in float64, block by block, and rounded once."""
+"""A constant operand of a node, and the one stored form that most have: a tensor, folded by a recipe.
+
+A recipe is evaluated in float64, block by block, and rounded once.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from bnfold.fold.reasons import Code, Reason
+from bnfold.model.dtypes import DATA_TYPES, ELEMENT_TYPES, raw_size, to_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,40 +27,63 @@ FLOATS = tuple(np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32,
 
 _LARGE_INPUT = 2.0**64
 _RELEASE = 4 << 20  # bytes of a mapped tensor that are read before their pages are given back
+_BITS_OF_A_BYTE = 8
 _BLOCK = 1 << 16  # elements; the float64 temporaries of a block stay inside a cache of 1 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
-    """A constant operand: `source`, or `source * factor`, or plain values.
+class Weight(ABC):
+    """A constant operand, however it is stored: a tensor (`Stored`), or integers behind a DequantizeLinear.
 
     Attributes:
         name: the tensor it stems from, as the model names it.
-        dtype: what it is stored as; one of `FLOATS` when it is the result of a fold.
+        dtype: what the node that reads it sees; one of `FLOATS` when it is the result of a fold.
         dims: its shape.
-        source: the model's own constant, None when `values` holds everything.
-        view: a shape of the same size as `dims` in which `factor` broadcasts.
-        factor: float64, of the rank of `view`; None leaves the source as it is.
-        values: float64 of shape `dims`; only when there is no source.
+        source: the model's own constant; None when it is computed here.
     """
 
     name: str
     dtype: np.dtype[Any]
     dims: tuple[int, ...]
     source: Constant | None
+
+    @staticmethod
+    def of(constant: Constant) -> Stored:
+        """The model's own constant, unchanged."""
+        return Stored(constant.name, constant.dtype, constant.dims, constant, constant.dims)
+
+    @staticmethod
+    def dense(name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Stored:
+        """A small tensor given by its float64 values."""
+        return Stored(name, dtype, values.shape, None, values.shape, values=values)
+
+    @abstractmethod
+    def float64(self) -> NDArray[np.float64]:
+        """The unrounded values, shape `dims`; meant for biases and statistics, not for large weights."""
+
+    @abstractmethod
+    def scaled(self, factor: NDArray[np.float64], view: tuple[int, ...] | None = None) -> Weight:
+        """This weight times `factor`, which broadcasts against `view` (by default against `dims`)."""
+
+    @abstractmethod
+    def check(self) -> Reason | None:
+        """Why what would be stored does not stand for the exact values; None when it does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored(Weight):
+    """A tensor: `source`, or `source * factor`, or plain values.
+
+    Attributes:
+        source: the model's own constant, None when `values` holds everything.
+        view: a shape of the same size as `dims` in which `factor` broadcasts.
+        factor: float64, of the rank of `view`; None leaves the source as it is.
+        values: float64 of shape `dims`; only when there is no source.
+    """
+
     view: tuple[int, ...]
     factor: NDArray[np.float64] | None = None
     values: NDArray[np.float64] | None = None
-
-    @classmethod
-    def of(cls, constant: Constant) -> Weight:
-        """The model's own constant, unchanged."""
-        return cls(constant.name, constant.dtype, constant.dims, constant, constant.dims)
-
-    @classmethod
-    def dense(cls, name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Weight:
-        """A small tensor given by its float64 values."""
-        return cls(name, dtype, values.shape, None, values.shape, values=values)
 
     def float64(self) -> NDArray[np.float64]:
         """The unrounded values, shape `dims`; meant for biases and statistics, not for large weights."""
@@ -66,7 +94,7 @@ class Weight:
             values = (values.reshape(self.view) * self.factor).reshape(self.dims)
         return values
 
-    def scaled(self, factor: NDArray[np.float64], view: tuple[int, ...] | None = None) -> Weight:
+    def scaled(self, factor: NDArray[np.float64], view: tuple[int, ...] | None = None) -> Stored:
         """This weight times `factor`, which broadcasts against `view` (by default against `dims`)."""
         view = view or self.dims
         if self.values is not None or (self.factor is not None and self.view != view):
@@ -87,17 +115,30 @@ class Weight:
     @property
     def nbytes(self) -> int:
         """Bytes of the stored tensor."""
-        return int(np.prod(self.dims, dtype=np.int64)) * self.dtype.itemsize
+        return raw_size(ELEMENT_TYPES[DATA_TYPES[self.dtype]], self.dims)
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """The rounded values in storage order, a bounded piece at a time."""
         for exact in self.exact_blocks():
             yield round_to(exact, self.dtype).reshape(-1)
 
+    def chunks(self) -> Iterator[NDArray[Any] | memoryview]:
+        """The same as the bytes of a file, where narrow integers share one."""
+        element = ELEMENT_TYPES[DATA_TYPES[self.dtype]]
+        if element.bits >= _BITS_OF_A_BYTE:
+            yield from self.blocks()
+        else:
+            yield to_raw(element, np.concatenate(list(self.blocks())))
+
     def exact_blocks(self) -> Iterator[NDArray[np.float64]]:
         """The unrounded values in storage order, flat or not, a bounded piece at a time."""
-        if self.values is not None or self.factor is None:
-            yield self.float64()
+        if self.values is not None:
+            yield self.values
+            return
+        if self.factor is None:
+            flat = self._source().array().reshape(-1)
+            for start in range(0, flat.size, _BLOCK):
+                yield flat[start : start + _BLOCK].astype(np.float64)
             return
         for part, factor in self._pieces():
             yield np.multiply(part, factor, dtype=np.float64)
@@ -110,9 +151,11 @@ class Weight:
         loss is at most half of that number's own unit in the last place. Nor does it matter for a channel
         that is dead anyway, whose sum stays below the smallest normal for every input up to 2^64.
         """
+        if is_integer(self.dtype):
+            return self._check_integers()
         if self.dtype not in FLOATS:
             return Reason(
-                Code.MIXED_DTYPES, self.name, f"the tensor holds {self.dtype.name}, not a floating-point type"
+                Code.MIXED_DTYPES, self.name, f"the tensor holds {self.dtype.name}, which takes no fold"
             )
         limits = ml_dtypes.finfo(self.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes types it by halves
         tiny, largest = float(limits.smallest_normal), float(limits.max)
@@ -137,6 +180,22 @@ class Weight:
                 "export this layer in float32",
             )
         return None
+
+    def _check_integers(self) -> Reason | None:
+        limits = ml_dtypes.iinfo(self.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes types it by halves
+        exact = self.float64()
+        if not np.isfinite(exact).all():
+            return non_finite(self.name)
+        rounded = np.rint(exact)
+        if ((rounded >= float(limits.min)) & (rounded <= float(limits.max))).all():
+            return None
+        farthest = exact.flat[int(np.argmax(np.abs(exact)))]
+        return Reason(
+            Code.DTYPE_RANGE,
+            self.name,
+            f"a folded integer would be {farthest:.6g}, which {self.dtype.name} does not hold",
+            "fold the float model before quantizing it",
+        )
 
     def _sunken(self, peak: NDArray[np.float64], tiny: float, largest: float) -> NDArray[np.bool_]:
         """Which scale factors push their weights below the normal range, though they still count."""
@@ -207,13 +266,20 @@ def non_finite(name: str) -> Reason:
     )
 
 
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    """Whether it holds integers, those of 2 and 4 bits included."""
+    return dtype.name.startswith(("int", "uint"))
+
+
 def round_to(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round float64 to `dtype` once, to nearest, ties to even.
+    """Round float64 to `dtype` (an integer type, too) once, to nearest, ties to even.
 
     bfloat16 goes through a float32 rounded to odd: through one rounded to nearest, a value
     beside a tie would be rounded twice (Boldo and Melquiond 2008).
     """
     with np.errstate(over="ignore", under="ignore"):
+        if is_integer(dtype):
+            return np.rint(values).astype(dtype)
         if dtype != ml_dtypes.bfloat16:
             return values.astype(dtype)
         single = values.astype(np.float32)

@@ -47,17 +47,21 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
 
     Args:
         expected: float64, the fold's result before rounding.
-        stored: float16, bfloat16, float32 or float64, the same shape.
+        stored: float16, bfloat16, float32, float64 or any integer type, the same shape.
 
     Returns:
         None when every |stored - expected| is at most half an ulp of the stored dtype at that value (for
         float64: `FLOAT64_ULP`), else the worst one. An ulp is the distance between the two neighbours of the
-        stored dtype that enclose the expected value; below the normal range it is the smallest subnormal.
+        stored dtype that enclose the expected value: below the normal range the smallest subnormal, among
+        integers 1.
     """
     if expected.shape != stored.shape:
         return AlgebraFinding((), float("nan"), float("nan"), float("inf"), max(stored.size, 1))
-    info = ml_dtypes.finfo(stored.dtype)  # type: ignore[no-untyped-call]  # untyped in ml_dtypes
     wide = stored.astype(np.float64)
+    if stored.dtype.name.startswith(("int", "uint")):
+        distance = np.abs(wide - expected)
+        return _finding(expected, wide, distance, ~(distance <= HALF))
+    info = ml_dtypes.finfo(stored.dtype)  # type: ignore[no-untyped-call]  # untyped in ml_dtypes
     with np.errstate(all="ignore"):
         exponent = np.floor(np.log2(np.maximum(np.abs(expected), float(info.smallest_normal))))
         # log2 may round up to the next integer just below a power of two.
@@ -70,6 +74,10 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
         else:
             # Below a power of two values lie half as far apart, so half an ulp reaches the second neighbour.
             bad = ~(distance <= HALF) | _has_nearer_neighbour(expected, stored)
+    return _finding(expected, wide, distance, bad)
+
+
+def _finding(expected: Array, stored: Array, distance: Array, bad: Array) -> AlgebraFinding | None:
     if not bad.any():
         return None
     worst = int(np.argmax(np.where(np.isnan(distance), np.inf, distance)))
@@ -77,7 +85,7 @@ def check_algebra(expected: Array, stored: Array) -> AlgebraFinding | None:
     return AlgebraFinding(
         place,
         float(expected.flat[worst]),
-        float(wide.flat[worst]),
+        float(stored.flat[worst]),
         float(distance.flat[worst]),
         int(bad.sum()),
     )

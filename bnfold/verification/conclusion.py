@@ -83,8 +83,10 @@ def _praise(rows: Sequence[OutputEvidence], feeds: Sequence[Feed], provider: str
         where = f"onnxruntime on {provider} at {' and '.join(levels)}"
     if rows and all(row.against == "original" for row in rows):
         where += ", by a rounding bound"
-    used = [row.folded_rms / row.limit_rms for row in judged if row.folded_rms is not None and row.limit_rms]
-    ratios = sorted(row.ratio for row in judged if row.ratio is not None)
+    # What a discontinuous operator decided otherwise is no matter of how much rounding allows.
+    passed = [row for row in judged if row.outcome == "pass"]
+    used = [row.folded_rms / row.limit_rms for row in passed if row.folded_rms is not None and row.limit_rms]
+    ratios = sorted(row.ratio for row in passed if row.ratio is not None)
     said = f"equivalent: {outputs} output{'s' * (outputs != 1)}, {count} feed{'s' * (count != 1)}, {where}"
     if ratios and levels:
         said += f"; RMS error {ratios[len(ratios) // 2]:.2f} times the original's own (median)"

@@ -12,7 +12,7 @@ from onnx import helper
 
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
-from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer
+from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer, stored_counts
 from bnfold.verification.truth import NoHooks, Truth
 from bnfold.verification.watch import Watched
 
@@ -77,6 +77,7 @@ class Reals:
         self._original = Truth(original, folders[0])
         self._folded = Truth(folded, folders[1])
         self._epsilon = weight_epsilon(original)
+        self._counts = stored_counts(original.graph)
         self._watch: Watch | None = None
 
     def watched(self, watch: Watch) -> Reals:
@@ -146,7 +147,9 @@ class Reals:
         factors = [*draws, FLIP_FACTOR * self._epsilon] if recorder.decisions else draws
         self._expect(len(factors) - DRAWS)
         for seed, epsilon in enumerate(factors):
-            hooks = Replayer(recorder.decisions, epsilon=epsilon, results=results, seed=seed)
+            hooks = Replayer(
+                recorder.decisions, counts=self._counts, epsilon=epsilon, results=results, seed=seed
+            )
             moved = self._run(self._original, feed, hooks)
             flips |= hooks.flipped
             if epsilon > self._epsilon:

@@ -137,8 +137,11 @@ class Replayer:
     too is what a runtime may do (Monte Carlo arithmetic: Parker, UCLA CSD-970002, 1997); sums inside an
     operator are rounded as well, and their error is of the size that moving the weights gives.
 
+    An int32 that was stored to be dequantized is moved by half of 1: so much was lost when it was rounded.
+
     Args:
         decisions: what `Recorder` kept.
+        counts: what `stored_counts` found.
         epsilon: spacing of the weights' dtype relative to 1; 0 moves nothing.
         results: whether results are moved too.
         seed: of the random signs.
@@ -148,11 +151,13 @@ class Replayer:
         self,
         decisions: Mapping[str, Sequence[Decision]],
         *,
+        counts: frozenset[str] = frozenset(),
         epsilon: float = 0.0,
         results: bool = False,
         seed: int = 0,
     ) -> None:
         self._left = {name: list(values) for name, values in decisions.items()}
+        self._counts = counts
         self._epsilon = epsilon
         self._results = results
         self._generator = np.random.default_rng(seed)
@@ -161,6 +166,8 @@ class Replayer:
 
     def before(self, step: Step, inputs: Sequence[Any]) -> Sequence[Any]:
         """Move the parameters among the operands."""
+        if self._epsilon and step.operator == "DequantizeLinear" and step.inputs[0] in self._counts:
+            return [inputs[0] + self._signs(inputs[0].shape) / 2, *inputs[1:]]
         places = PARAMETERS.get(step.operator, ()) if self._epsilon else ()
         return [self._moved(value) if place in places else value for place, value in enumerate(inputs)]
 
@@ -185,12 +192,25 @@ class Replayer:
         if getattr(value, "dtype", None) != np.float64:
             return value
         # |value| * eps/2 lies between half an ulp and one ulp of value.
-        signs = self._generator.integers(0, 2, value.shape, dtype=np.int8) * 2.0 - 1.0
-        return value * (1.0 + signs * (self._epsilon / 2))
+        return value * (1.0 + self._signs(value.shape) * (self._epsilon / 2))
+
+    def _signs(self, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - an array of -1 and 1
+        return self._generator.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1.0
 
 
 def _flips(new: Any, old: Any) -> int:  # noqa: ANN401 - arrays of any dtype
     return int(np.count_nonzero(new != old)) if new.shape == old.shape else int(max(new.size, old.size))
+
+
+def stored_counts(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the int32 tensors that a graph stores, nested graphs included: quantized biases, if any."""
+    names = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32}
+    for node in graph.node:
+        names.update(name for inner in nested_graphs(node) for name in stored_counts(inner))
+        if node.op_type == "Constant":
+            held = (a.t for a in node.attribute if a.name == "value")
+            names.update(node.output[0] for tensor in held if tensor.data_type == onnx.TensorProto.INT32)
+    return frozenset(names)
 
 
 def outputs_behind_jumps(graph: onnx.GraphProto) -> frozenset[str]:

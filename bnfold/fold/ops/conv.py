@@ -45,10 +45,11 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     channels = weight.dims[0]
     same_channels(node, affine, channels)
     factor = affine.on(1, channels).scale.reshape(-1, *(1,) * (len(weight.dims) - 1))
-    bias = bias_change(node, affine, channels, weight, draft)
+    scaled = weight.scaled(factor)
+    bias = bias_change(node, affine, channels, scaled, draft)
     if isinstance(bias, Refused):
         return bias
-    changes = checked((SetWeight(node, 1, weight.scaled(factor)), *bias))
+    changes = checked((SetWeight(node, 1, scaled), *bias))
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
@@ -71,13 +72,12 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return Refused((padding,))
     view = (groups, channels // groups, inputs, *kernel)
     ones = (1,) * len(kernel)
-    changes: tuple[Change, ...] = (
-        SetWeight(node, 1, weight.scaled(affine.scale.reshape(groups, 1, inputs, *ones), view)),
-    )
+    scaled = weight.scaled(affine.scale.reshape(groups, 1, inputs, *ones), view)
+    changes: tuple[Change, ...] = (SetWeight(node, 1, scaled),)
     if shift.any():
         taps = ordered_sum(weight.float64().reshape(groups, channels // groups, inputs, -1))
         gained = ordered_sum(taps * shift.reshape(groups, 1, inputs)).reshape(-1)
-        bias = bias_change(node, shift_by(gained), channels, weight, draft)
+        bias = bias_change(node, shift_by(gained), channels, scaled, draft)
         if isinstance(bias, Refused):
             return bias
         changes += bias

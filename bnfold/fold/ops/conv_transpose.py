@@ -45,10 +45,11 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     same_channels(node, affine, channels)
     factor = affine.on(1, channels).scale.reshape(groups, 1, columns, *(1,) * len(kernel))
     view = (groups, inputs // groups, columns, *kernel)
-    bias = bias_change(node, affine, channels, weight, draft)
+    scaled = weight.scaled(factor, view)
+    bias = bias_change(node, affine, channels, scaled, draft)
     if isinstance(bias, Refused):
         return bias
-    changes = checked((SetWeight(node, 1, weight.scaled(factor, view)), *bias))
+    changes = checked((SetWeight(node, 1, scaled), *bias))
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
@@ -65,9 +66,8 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return wrong_axis(node, affine, 1, "input")
     affine = affine.on(1, inputs)
     shift = affine.shift
-    changes: tuple[Change, ...] = (
-        SetWeight(node, 1, weight.scaled(affine.scale.reshape(-1, *(1,) * (len(weight.dims) - 1)))),
-    )
+    scaled = weight.scaled(affine.scale.reshape(-1, *(1,) * (len(weight.dims) - 1)))
+    changes: tuple[Change, ...] = (SetWeight(node, 1, scaled),)
     if shift.any():
         if not _is_pointwise(node, kernel):
             evidence = (
@@ -76,7 +76,7 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
             return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
         taps = weight.float64().reshape(groups, inputs // groups, columns)
         gained = ordered_sum(np.moveaxis(taps * shift.reshape(groups, -1, 1), 1, 2)).reshape(-1)
-        bias = bias_change(node, shift_by(gained), groups * columns, weight, draft)
+        bias = bias_change(node, shift_by(gained), groups * columns, scaled, draft)
         if isinstance(bias, Refused):
             return bias
         changes += bias

@@ -19,6 +19,7 @@ from bnfold.fold.ops.weights import (
     checked,
     fits,
     goes_along,
+    new_bias,
     no_room,
     operand,
     ordered_sum,
@@ -26,11 +27,11 @@ from bnfold.fold.ops.weights import (
     shift_by,
     wrong_axis,
 )
-from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
+    from bnfold.fold.weight import Weight
     from bnfold.model.view import Node
 
 _UNIDIRECTIONAL_BROADCAST = 7  # the opset since which C broadcasts without an attribute
@@ -50,33 +51,35 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     same_channels(node, affine, columns)
     affine = affine.on(1, columns)
     factor = affine.scale.reshape((-1, 1) if column_axis == 0 else (1, -1))
-    new_c = _new_c(node, affine, weight, draft)
+    scaled = weight.scaled(factor)
+    new_c = _new_c(node, affine, scaled, draft)
     if isinstance(new_c, Refused):
         return new_c
-    changes = checked((SetWeight(node, 1, weight.scaled(factor)), *new_c))
+    changes = checked((SetWeight(node, 1, scaled), *new_c))
     return changes if isinstance(changes, Refused) else Absorbed(changes)
 
 
 def _new_c(node: Node, affine: Affine, weight: Weight, draft: Draft) -> tuple[Change, ...] | Refused:
     beta = node.float_attribute("beta", 1.0)
-    if draft.weight(node, 2) is None:
+    old = addend(node, 2, "C", draft) if draft.weight(node, 2) is not None else None
+    if isinstance(old, Refused):
+        return old
+    if old is None:
         if not affine.shift.any():
             return ()
-        new, name, dtype = affine(np.zeros(affine.dims)), f"{weight.name}_bias", weight.dtype
+        new = affine(np.zeros(affine.dims))
     else:
-        old = addend(node, 2, "C", draft)
-        if isinstance(old, Refused):
-            return old
         if len(old.dims) > 2 or (old.dims and old.dims[-1] not in (1, *affine.dims)):  # noqa: PLR2004  # a matrix
             raise ModelError(f"Gemm {node.label!r}: its C {old.name!r} has shape {list(old.dims)}")
-        new, name, dtype = affine(beta * old.float64()), old.name, old.dtype
+        new = affine(beta * old.float64())
     attributes: dict[str, int | float] = {}
     if beta != 1.0:
         attributes["beta"] = 1.0
     if node.opset < _UNIDIRECTIONAL_BROADCAST:
         attributes["broadcast"] = 1
     operator = (SetOperator(node, "Gemm", attributes),) if attributes else ()
-    return (*operator, SetWeight(node, 2, Weight.dense(name, new, dtype)))
+    stored = new_bias(node, new, old, weight, draft)
+    return stored if isinstance(stored, Refused) else (*operator, SetWeight(node, 2, stored))
 
 
 def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -95,12 +98,13 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         return wrong_axis(node, affine, features, "input")
     affine = affine.on(features, rows)
     along = (-1, 1) if row_axis == 0 else (1, -1)
-    changes: tuple[Change, ...] = (SetWeight(node, 1, weight.scaled(affine.scale.reshape(along))),)
+    scaled = weight.scaled(affine.scale.reshape(along))
+    changes: tuple[Change, ...] = (SetWeight(node, 1, scaled),)
     if affine.shift.any():
         products = weight.float64() * affine.shift.reshape(along)
         gained = ordered_sum(products.T if row_axis == 0 else products)
         gained *= node.float_attribute("alpha", 1.0)
-        new_c = _new_c(node, shift_by(gained).on(1, columns), weight, draft)
+        new_c = _new_c(node, shift_by(gained).on(1, columns), scaled, draft)
         if isinstance(new_c, Refused):
             return new_c
         changes += new_c

@@ -24,13 +24,14 @@ from bnfold.fold.ops.weights import (
     checked,
     fits,
     goes_along,
+    new_bias,
     operand,
     ordered_sum,
     same_channels,
     wrong_axis,
 )
 from bnfold.fold.reasons import Code, Reason
-from bnfold.fold.weight import Weight
+from bnfold.fold.weight import Stored, Weight
 from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
@@ -65,14 +66,18 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     affine = affine.on(feature, features)
     along = (-1,) if side == 1 else (-1, 1)
     factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
-    changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)
+    scaled = weight.scaled(factor)
+    changes: tuple[Change, ...] = (SetWeight(node, side, scaled),)
     shift = affine(np.zeros(features))
     if shift.any():
         bias = Weight.dense(f"{weight.name}_bias", shift.reshape(along), weight.dtype)
         reason = bias.check()
         if reason is not None:
             return Refused((reason,))
-        gained = _gain_bias(node, bias, rank, as_gemm=rank == _MATRIX and side == 1)
+        as_gemm = rank == _MATRIX and side == 1
+        if as_gemm and isinstance(counted := new_bias(node, shift, None, scaled, draft), Refused):
+            return counted
+        gained = _gain_bias(node, bias, rank, as_gemm=as_gemm)
         if isinstance(gained, Refused):
             return gained
         changes += gained
@@ -97,7 +102,8 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     affine = affine.on(summed, length)
     along = (-1, 1) if side == 1 else (-1,)
     factor = affine.scale.reshape((1,) * (len(weight.dims) - len(along)) + along)
-    changes: tuple[Change, ...] = (SetWeight(node, side, weight.scaled(factor)),)
+    scaled = weight.scaled(factor)
+    changes: tuple[Change, ...] = (SetWeight(node, side, scaled),)
     if affine.shift.any():
         products = weight.float64() * affine.shift.reshape(along)
         gained = ordered_sum(np.swapaxes(products, -1, -2) if side == 1 else products)
@@ -110,7 +116,10 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         if reason is not None:
             return Refused((reason,))
         rank = max(len(shape), len(weight.dims))
-        added = _gain_bias(node, bias, rank, as_gemm=rank == _MATRIX and side == 1)
+        as_gemm = rank == _MATRIX and side == 1
+        if as_gemm and isinstance(counted := new_bias(node, gained, None, scaled, draft), Refused):
+            return counted
+        added = _gain_bias(node, bias, rank, as_gemm=as_gemm)
         if isinstance(added, Refused):
             return added
         changes += added
@@ -130,7 +139,7 @@ def _unknown_rank(node: Node) -> Refused:
     ))  # fmt: skip
 
 
-def _gain_bias(node: Node, bias: Weight, rank: int, *, as_gemm: bool) -> tuple[Change, ...] | Refused:
+def _gain_bias(node: Node, bias: Stored, rank: int, *, as_gemm: bool) -> tuple[Change, ...] | Refused:
     attributes: dict[str, int | float] = {"broadcast": 1} if node.opset < _NUMPY_BROADCAST else {}
     if as_gemm:
         return (SetOperator(node, "Gemm", attributes), SetWeight(node, 2, bias))

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from bnfold.errors import ModelError
 from bnfold.fold.affine import Affine
 from bnfold.fold.operator import Change, Refused, SetWeight
+from bnfold.fold.quantized import DEQUANTIZE, Dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight, non_finite
 from bnfold.model.constants import NotConstant
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
+
+_INT32_END = 2.0**31
+_SAME_UNIT = 1e-5  # relative; a product of two float32 is known to 1e-7
+# Between a quantized tensor and a layer, these leave every number what it was; runtimes look through them.
+_KEEP_SCALE = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 _CODES = {
     "runtime": (
@@ -165,21 +171,79 @@ def attribute_value(node: Node, name: str, value: float, draft: Draft) -> float 
 def bias_change(
     node: Node, affine: Affine, channels: int, weight: Weight, draft: Draft
 ) -> tuple[Change, ...] | Refused:
-    """Input 2 of a convolution becomes `affine(bias)`; a bias that would be all zero is not created."""
-    found = draft.weight(node, 2)
-    if found is None:
-        old: NDArray[np.float64] = np.zeros(channels)
-        name, dtype = f"{weight.name}_bias", weight.dtype
-    else:
-        bias = addend(node, 2, "bias", draft)
-        if isinstance(bias, Refused):
-            return bias
-        if bias.dims != (channels,):
-            raise ModelError(
-                f"{node.op} {node.label!r}: bias {bias.name!r} has shape {list(bias.dims)}, not [{channels}]"
-            )
-        old, name, dtype = bias.float64(), bias.name, bias.dtype
-    new = affine(old)
-    if found is None and not new.any():
+    """Input 2 of a convolution becomes `affine(bias)`; a bias that would be all zero is not created.
+
+    `weight` is the one that the convolution is going to have.
+    """
+    bias = addend(node, 2, "bias", draft) if draft.weight(node, 2) is not None else None
+    if isinstance(bias, Refused):
+        return bias
+    if bias is not None and bias.dims != (channels,):
+        raise ModelError(
+            f"{node.op} {node.label!r}: bias {bias.name!r} has shape {list(bias.dims)}, not [{channels}]"
+        )
+    new = np.broadcast_to(affine(np.zeros(channels) if bias is None else bias.float64()), (channels,))
+    if bias is None and not new.any():
         return ()
-    return (SetWeight(node, 2, Weight.dense(name, np.broadcast_to(new, (channels,)), dtype)),)
+    stored = new_bias(node, new, bias, weight, draft)
+    return stored if isinstance(stored, Refused) else (SetWeight(node, 2, stored),)
+
+
+def new_bias(
+    node: Node, values: NDArray[np.float64], old: Weight | None, weight: Weight, draft: Draft
+) -> Weight | Refused:
+    """`values` as what `node` adds to its products, stored as `old` was, if there was one.
+
+    Where input and weight are quantized, integer kernels sum in units of both scales. They count the bias in
+    these units too (onnxruntime by itself, even a bias that is a float), in an int32.
+
+    Args:
+        node: a linear operator with its input at 0 and its weight at 1.
+        values: float64; the output channels are the last axis.
+        old: what it added before.
+        weight: the weight it is going to have.
+        draft: the graph as it is now.
+    """
+    plain = (
+        Weight.dense(f"{weight.name}_bias", values, weight.dtype)
+        if old is None
+        else Weight.dense(old.name, values, old.dtype)
+    )
+    step = _input_step(node, draft)
+    unit, before = _unit(weight, step), _unit(draft.weight(node, 1), step)
+    if unit is None or before is None or not values.size or unit.size not in (1, values.shape[-1]):
+        return plain
+    if not (np.abs(values) < _INT32_END * np.abs(unit)).all():
+        units = np.abs(values / unit).max()
+        evidence = (
+            f"the folded bias of {node.op} {node.label!r} is {units:.3g} times the unit of its products, "
+            "more than the int32 of an integer kernel counts"
+        )
+        return Refused((Reason(Code.DTYPE_RANGE, node.label, evidence, _CODES["quantized"][1]),))
+    if not isinstance(old, Dequantized) or old.integers.dtype != np.int32 or old.steps is None:
+        return plain
+    if before.size not in (1, old.steps.size) or not np.allclose(
+        old.steps, before, rtol=_SAME_UNIT, atol=0.0
+    ):
+        return plain
+    return old.counted(values, unit)
+
+
+def _input_step(node: Node, draft: Draft) -> float | None:
+    """What one integer of the quantized input of `node` counts; None where its input is not quantized."""
+    value = node.inputs[0]
+    while value is not None and value.producer is not None and value.producer.op in _KEEP_SCALE:
+        value = value.producer.inputs[0]
+    if value is None or value.producer is None or value.producer.op != DEQUANTIZE:
+        return None
+    scale = draft.weight(value.producer, 1)
+    if not isinstance(scale, Weight) or scale.float64().size != 1:
+        return None
+    return float(scale.float64().reshape(-1)[0])
+
+
+def _unit(weight: Weight | NotConstant | None, step: float | None) -> NDArray[np.float64] | None:
+    """What one product of an integer of the input and one of the weight counts."""
+    if not isinstance(weight, Dequantized) or weight.steps is None or step is None:
+        return None
+    return weight.steps * step
