@@ -35,6 +35,8 @@ FLOAT, FLOAT16, BFLOAT16, DOUBLE = (
 )
 NEWEST = onnx.defs.onnx_opset_version()
 
+PACKED = (TensorProto.INT4, TensorProto.UINT4)  # two numbers share a byte
+
 # Where a constant can stand; see `Net.const`.
 PLACES = (
     "raw", "typed", "sparse", "sparse_node", "node", "floats", "identity", "identity_twice", "cast",
@@ -46,6 +48,8 @@ def tensor(array: Array, name: str, elem_type: int = FLOAT, *, typed: bool = Fal
     """A TensorProto with its values in `raw_data`, or in the typed field."""
     kind = helper.tensor_dtype_to_np_dtype(elem_type)
     stored = np.asarray(array).astype(kind)
+    if elem_type in PACKED:
+        return onnx.numpy_helper.from_array(stored, name)
     if not typed:
         return helper.make_tensor(name, elem_type, stored.shape, stored.tobytes(), raw=True)
     return helper.make_tensor(name, elem_type, stored.shape, stored.astype(np.float64).reshape(-1).tolist())

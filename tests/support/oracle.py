@@ -10,7 +10,8 @@ everything computed from them is computed in float64 and never rounded.
   of any evaluation order in a format of unit roundoff u is at most n*u*magnitude, n being the operations on a
   path (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
 * `error`: how far the value may be from the value of the model this one was rounded from. It starts at the
-  tensors named in `rounded` with half an ulp of their type, and each operator passes it on. For an operator
+  tensors named in `rounded` with half an ulp of their type (0.5 for an int32 that is dequantized: such a bias
+  is rounded to its scale; no other integer may change), and each operator passes it on. For an operator
   that is linear in each operand, |f(x+dx, w+dw) - f(x, w)| <= F(|x|+ex, |w|+ew) - F(|x|, |w|), F being f with
   absolute values; activations used here have a known Lipschitz constant.
 """
@@ -638,12 +639,13 @@ def _quantize_axis(call: Call, parameter: Array, x: Array) -> Array:
     if parameter.size == 1:
         return parameter.reshape(())
     axis = call.get("axis", 1) % x.ndim
+    if block := call.get("block_size", 0):
+        index = np.arange(x.shape[axis]) // block
+        return np.asarray(np.take(parameter, index, axis))
     return parameter.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
 def _dequantize(call: Call, arrays: Arrays) -> Result:
-    if call.get("block_size", 0):
-        raise Unsupported("blocked DequantizeLinear")
     x, scale, zero = arrays[0].astype(np.float64), arrays[1], _at(arrays, 2)
     shift = 0.0 if zero is None else _quantize_axis(call, zero.astype(np.float64), x)
     return (x - shift) * _quantize_axis(call, scale, x)
@@ -1094,17 +1096,32 @@ class Interpreter:
             if value.constant and kind not in _EXACT:
                 # A runtime rounds what it computes from constants; whoever reads the model may or may not.
                 grown = grown + half_ulp(value.data, value.elem_type)
-            if call.node.output[0] in self.rounded:
-                grown = grown + _written_attributes(call)
+            grown = grown + _written(call, self.rounded)
             bound = np.maximum(np.broadcast_to(magnitude[i], value.data.shape), np.abs(value.data))
             result.append(replace(value, magnitude=bound, error=np.broadcast_to(grown, value.data.shape)))
         return result
+
+
+def _written(call: Call, names: frozenset[str]) -> Array:
+    """What an operator's own constants were rounded by, beside its operands."""
+    if call.node.op_type == "DequantizeLinear" and call.node.input[0] in names:
+        return _written_counts(call)
+    return _written_attributes(call) if call.node.output[0] in names else np.zeros(())
 
 
 def _written_attributes(call: Call) -> Array:
     """Half an ulp of each constant that stands in an attribute."""
     stored = [call.attrs[k] for k in BY_ATTRIBUTE.get(call.node.op_type, ()) if k in call.attrs]
     return np.asarray(sum(half_ulp(np.abs(a), TensorProto.FLOAT) for a in stored))
+
+
+def _written_counts(call: Call) -> Array:
+    """Half a step of an int32 that was written; other integers are mirrored at most."""
+    integers, scale = call.inputs[0], call.inputs[1]
+    assert integers is not None
+    assert scale is not None
+    rounded = 0.5 if integers.elem_type == TensorProto.INT32 else 0.0
+    return np.asarray(rounded * np.abs(_quantize_axis(call, scale.data, integers.data)))
 
 
 def _normalized_with_bounds(call: Call, value: Value) -> Value:
