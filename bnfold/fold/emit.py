@@ -140,7 +140,7 @@ class _Emitter:
 
     def _constant_node(self, name: str, weight: Stored) -> NodeProto:
         """Local functions hold no initializers, and neither do the nested graphs of IR 3."""
-        raw = b"".join(bytes(chunk) for chunk in weight.chunks())
+        raw = b"".join(chunk.tobytes() for chunk in weight.chunks())
         data_type = helper.np_dtype_to_tensor_dtype(weight.dtype)
         value = TensorProto(name=name, data_type=data_type, dims=weight.dims, raw_data=raw)
         node = helper.make_node("Constant", [], [name], name=self.draft.unique(f"{name}_constant"))

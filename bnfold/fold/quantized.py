@@ -163,22 +163,23 @@ class Dequantized(Weight):
         source = self.integers.source
         if source is None:
             raise AssertionError("only a bias is counted anew, and a bias is never multiplied")
-        # Twice the range of the type, and one more, for the difference of two.
-        wide = np.int64 if self.integers.dtype.itemsize > np.dtype(np.int16).itemsize else np.int32
-        old = source.array()
-        zero: NDArray[Any] = self._zero().astype(wide)
-        new: NDArray[Any] = (old.astype(wide) - zero) * np.sign(factor).astype(wide) + zero
-        limits = ml_dtypes.iinfo(self.integers.dtype)  # type: ignore[no-untyped-call]  # typed by halves
-        outside = (new < limits.min) | (new > limits.max)
-        if outside.any():
-            place = int(np.argmax(outside))
-            what = (
-                f"holds {old.flat[place]} in a channel that is scaled negatively; mirrored at its zero point "
-                f"that is {new.flat[place]}, beyond {self.integers.dtype.name}"
-            )
-            return self._refused(Code.DTYPE_RANGE, what)
-        mirrored = computed(self.integers.name, new.astype(self.integers.dtype))
-        return replace(self, integers=Weight.of(mirrored))
+        dtype, old = self.integers.dtype, source.array()
+        limits = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]  # typed by halves
+        new = np.empty(self.dims, dtype)
+        zero, sign = (np.broadcast_to(v, self.dims) for v in (self._zero(), np.sign(factor)))
+        for row, integers in enumerate(old):
+            turned = (integers.astype(np.float64) - zero[row]) * sign[row] + zero[row]
+            outside = (turned < limits.min) | (turned > limits.max)
+            if outside.any():
+                place = int(np.argmax(outside))
+                was, would_be = (int(np.ravel(values)[place]) for values in (integers, turned))
+                what = (
+                    f"holds {was} in a channel that is scaled negatively; mirrored at its zero point that is "
+                    f"{would_be}, beyond {dtype.name}"
+                )
+                return self._refused(Code.DTYPE_RANGE, what)
+            new[row] = turned
+        return replace(self, integers=Weight.of(computed(self.integers.name, new)))
 
     def _farthest(self) -> float:
         """How far an integer may be from its zero point, by its type."""

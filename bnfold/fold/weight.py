@@ -128,7 +128,7 @@ class Stored(Weight):
         if element.bits >= _BITS_OF_A_BYTE:
             yield from self.blocks()
         else:
-            yield to_raw(element, np.concatenate(list(self.blocks())))
+            yield to_raw(element, np.concatenate([np.zeros(0, self.dtype), *self.blocks()]))
 
     def exact_blocks(self) -> Iterator[NDArray[np.float64]]:
         """The unrounded values in storage order, flat or not, a bounded piece at a time."""
@@ -182,8 +182,10 @@ class Stored(Weight):
         return None
 
     def _check_integers(self) -> Reason | None:
+        if self.values is None:
+            return None  # the model's own integers
         limits = ml_dtypes.iinfo(self.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes types it by halves
-        exact = self.float64()
+        exact = self.values
         if not np.isfinite(exact).all():
             return non_finite(self.name)
         rounded = np.rint(exact)

@@ -624,8 +624,10 @@ def test_a_dequantizer_whose_axis_the_caller_gives() -> None:
     function = onnx.helper.make_function("local", "layer", ["x"], ["y"], inner.nodes, imports, ["axis"])
     net = Net(opset=17)
     net.functions.append(function)
-    net.output(net.node("layer", net.input("x", 1, 3, 5, 5), domain="local", axis=0), shape=[1, 4, 3, 3])
-    expect(net.model({"local": 1}), folded={"bn"})
+    net.output(
+        net.node("layer", net.input("x", 1, 3, 5, 5), domain="local", name="one", axis=0), shape=[1, 4, 3, 3]
+    )
+    expect(net.model({"local": 1}), folded={"one/bn"}, inlined={"layer": 1})
 
 
 @pytest.mark.parametrize("where", ["behind_the_conv", "before_the_conv"])
