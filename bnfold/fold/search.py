@@ -33,7 +33,9 @@ HORIZON = 2000
 
 _MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all for all takes the square
 
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_QUANTIZERS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
+})  # fmt: skip
 _OF_THE_NUMBERS = frozenset({Code.DTYPE_RANGE, Code.NON_FINITE})  # true of one map, perhaps not of the next
 
 

@@ -28,7 +28,10 @@ _NEVER_EVALUATED = frozenset({
     "Bernoulli", "Dropout", "Multinomial",
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 })  # fmt: skip
-_QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_QUANTIZERS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+    "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

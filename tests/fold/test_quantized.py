@@ -644,6 +644,22 @@ def test_a_quantizer_between(where: str) -> None:
     assert "BNF015" in [str(r.code) for r in result.kept[0].reasons]
 
 
+@pytest.mark.parametrize("where", ["at_the_weight", "between"])
+def test_quantizers_of_onnxruntime_itself(where: str) -> None:
+    net = Net()
+    step, zero = net.init(0.01), net.init(np.int16(0), elem=onnx.TensorProto.INT16)
+    q = net.init(integers(net, 4, 3, 3, 3, kind="int16"), elem=onnx.TensorProto.INT16)
+    x = net.input("x", 1, 3, 5, 5)
+    if where == "at_the_weight":
+        y = net.conv(x, 3, 4, weight=net.node("DequantizeLinear", q, step, zero, domain="com.microsoft"))
+    else:
+        y = net.node("QuantizeLinear", net.conv(x, 3, 4), step, zero, domain="com.microsoft")
+        y = net.node("DequantizeLinear", y, step, zero, domain="com.microsoft")
+    net.output(net.bn(y, 4, name="bn"), shape=[1, 4, 3, 3])
+    model = net.model({"com.microsoft": 1})
+    expect(model, folded=set(), kept={"bn": "BNF015"}, runtime=False, values=False)
+
+
 @pytest.mark.parametrize("op", ["QLinearConv", "ConvInteger"])
 def test_operators_on_integers(op: str) -> None:
     net = Net()
