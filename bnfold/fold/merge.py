@@ -170,7 +170,7 @@ def _build(node: Node, kept: Branch, gone: Branch, kernel: _Kernel, draft: Draft
     """The changes that leave `kept`'s Conv with `kernel` in the place of both branches and their sum."""
     conv = kept.nodes[-1]
     old, bias = draft.weight(conv, 1), draft.weight(conv, 2)
-    if not isinstance(old, Stored):
+    if not isinstance(old, Weight):
         return None
     if any(len(draft.uses(value)) > 1 for each in gone.nodes for value in each.outputs if value is not None):
         # Somebody asks for its shape, perhaps before the Conv that stays.

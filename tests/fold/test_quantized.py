@@ -542,7 +542,8 @@ def _relu(net: Net, x: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("unit", "kind"), [(0.001, "int32"), (0.0078125 * X_SCALE * 1.001, "int32"), (0.01, "int8")]
+    ("unit", "kind"),
+    [(0.001, "int32"), (0.0078125 * X_SCALE * 1.001, "int32"), (0.01, "int8"), (0.0078125 * X_SCALE, "int8")],
 )
 def test_integers_of_another_unit_become_a_float_bias(unit: float, kind: str) -> None:
     """Nothing says that they may be rounded to it."""

@@ -66,6 +66,19 @@ GUARDS = (
     # Constants
     Guard("overridable initializers", "model/constants.py", "if value.is_input and self._overridable:", "if False:"),
     Guard("quantized weights", "model/constants.py", "if node.op in _QUANTIZERS:", "if False:"),
+    # Quantized weights
+    Guard("an integer without a mirror image", "fold/quantized.py", "if outside.any():", "if False:"),
+    Guard("a channel that disappears keeps its scale", "fold/quantized.py", "np.where(factor == 0, 1.0, np.abs(factor))", "np.abs(factor)"),
+    Guard("scales along one axis", "fold/quantized.py", "if len(axes) > 1:\n            where", "if False:\n            where"),
+    Guard("one scale before opset 13", "fold/quantized.py", "if self.node.opset < _PER_AXIS_SINCE:", "if False:"),
+    Guard("all of a block are scaled alike", "fold/quantized.py", "if not np.array_equal(_repeated(", "if False and (_repeated("),
+    Guard("a scale that shrinks", "fold/quantized.py", "if lost.size:", "if False:"),
+    Guard("a scale that makes weights too large", "fold/quantized.py", "if scale.max() * self._farthest() > largest:", "if False:"),
+    Guard("a bias that an int32 does not count", "fold/ops/weights.py", "if not (np.abs(values) < _INT32_END * np.abs(unit)).all():", "if False:"),
+    Guard("a bias in another unit", "fold/ops/weights.py", "and np.allclose(old.steps, before, rtol=_SAME_UNIT, atol=0.0)", ""),
+    Guard("a bias of another type", "fold/ops/weights.py", "old.integers.dtype != np.int32", "False"),
+    Guard("a dequantizer that others read too", "fold/draft.py", "if self._is_shared(node, position):", "if False:"),
+    Guard("branches with quantized weights", "fold/merge.py", "if not isinstance(weight, Stored) or", "if not isinstance(weight, Weight) or"),
     # Axes
     Guard("Conv: the channel axis", "fold/ops/conv.py", "if not goes_along(affine, 1):\n        return wrong_axis(node, affine, 1)\n", ""),
     Guard("ConvTranspose: the channel axis", "fold/ops/conv_transpose.py", "if not goes_along(affine, 1):", "if False:"),

@@ -222,11 +222,8 @@ def new_bias(
         return Refused((Reason(Code.DTYPE_RANGE, node.label, evidence, _CODES["quantized"][1]),))
     if not isinstance(old, Dequantized) or old.integers.dtype != np.int32 or old.steps is None:
         return plain
-    if before.size not in (1, old.steps.size) or not np.allclose(
-        old.steps, before, rtol=_SAME_UNIT, atol=0.0
-    ):
-        return plain
-    return old.counted(values, unit)
+    same = before.size in (1, old.steps.size) and np.allclose(old.steps, before, rtol=_SAME_UNIT, atol=0.0)
+    return old.counted(values, unit) if same else plain
 
 
 def _input_step(node: Node, draft: Draft) -> float | None:
