@@ -36,7 +36,8 @@ _MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all fo
 _QUANTIZERS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
 })  # fmt: skip
-_OF_THE_NUMBERS = frozenset({Code.DTYPE_RANGE, Code.NON_FINITE})  # true of one map, perhaps not of the next
+# true of one map, perhaps not of the next
+_OF_THE_NUMBERS = frozenset({Code.DTYPE_RANGE, Code.MIXED_DTYPES, Code.NON_FINITE})
 
 
 @dataclass(frozen=True)
