@@ -82,7 +82,7 @@ def examine(target: Target, questions: Questions) -> Examined:
         )
     report = result.report
     findings = (
-        *judgement(report.verdict),
+        *judgement(report.verdict if questions.verify else None),
         *slower(speed),
         *map(foldable, report.folds),
         *map(kept, report.kept),
@@ -135,8 +135,8 @@ def kept(refusal: Refusal) -> Finding:
 
 
 def judgement(verdict: Verdict | None) -> tuple[Finding, ...]:
-    """What verification found against the folded model; nothing where it was not run."""
-    if verdict is None or verdict.status in {"equivalent", "not verified"}:
+    """What verification, where it was asked for, has against the folded model."""
+    if verdict is None or verdict.status == "equivalent":
         return ()
     if verdict.status == "different":
         return (Finding("BNF030", Kind.MISMATCH, "", "", "", verdict.summary),)

@@ -48,7 +48,7 @@ def _size(pieces: Sequence[str]) -> int:
 
 def _head(survey: Survey) -> Iterator[str]:
     verdict = {0: "passed", 1: "failed", 5: "inconclusive"}.get(survey.exit_code, "broken")
-    yield f"### bnfold check: {verdict}\n\n{conclusion(survey)}\n"
+    yield f"### bnfold: {verdict}\n\n{conclusion(survey)}\n"
     yield "\n| model | | |\n|---|---|---|\n"
     for model in survey.worst_first:
         state = "not examined" if model.fault else "passes" if model.passes else "**fails**"

@@ -38,7 +38,7 @@ FINDINGS = (
     Rule(
         "BNF031",
         "IllConditioned",
-        "nothing can be said: the model's own rounding error is too large",
+        "nothing can be said: the model's own rounding error is too large, or it cannot be evaluated",
         "give it inputs like those it will see",
     ),
     Rule("BNF032", "Slower", "the folded model runs slower", "leave the model as it is"),

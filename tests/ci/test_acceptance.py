@@ -74,7 +74,7 @@ def test_the_action(repository: Path, tmp_path: Path) -> None:
     make_baseline(repository)
     second = action.run(repository, paths="models", baseline=BASELINE)
     assert second.code == Exit.DONE, second.log
-    assert second.summary.startswith("### bnfold check: passed\n")
+    assert second.summary.startswith("### bnfold: passed\n")
     assert "::error" not in second.log
 
 

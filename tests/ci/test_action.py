@@ -48,7 +48,7 @@ def test_a_check(repository: Path, action: Action) -> None:
     assert ran.code == Exit.FINDING
     assert errors(ran) == ["models/broken.onnx", "models/foldable.onnx"]
     assert "5 models, 2 failing (invalid 1, foldable 3)" in ran.log
-    assert ran.summary.startswith("### bnfold check: failed\n")
+    assert ran.summary.startswith("### bnfold: failed\n")
     counts = {name: ran.outputs[name] for name in ("exit-code", "models", "failing", "foldable", "kept")}
     assert counts == {"exit-code": "1", "models": "5", "failing": "2", "foldable": "3", "kept": "2"}
     assert ran.outputs["folded"] == ""
@@ -60,6 +60,35 @@ def test_several_paths(repository: Path, action: Action) -> None:
     paths = "\n models/clean.onnx \r\n\n  models/k*.onnx\n"
     ran = action.run(repository, only=RUN, paths=paths)
     assert (ran.code, ran.outputs["models"], errors(ran)) == (0, "2", [])
+
+
+def test_optimize(repository: Path, action: Action) -> None:
+    ran = action.run(repository, only=RUN, command="optimize", paths="models/foldable.onnx\nmodels/kept.onnx")
+    assert ran.code == 0, ran.log
+    counts = {name: ran.outputs[name] for name in ("exit-code", "models", "failing", "foldable", "kept")}
+    assert counts == {"exit-code": "0", "models": "2", "failing": "0", "foldable": "3", "kept": "1"}
+    folded = [Path(name) for name in ran.outputs["folded"].splitlines()]
+    assert [path.name for path in folded] == ["foldable.onnx", "kept.onnx"]
+    for path in folded:
+        assert not path.is_relative_to(repository)
+        original = repository / "models" / path.name
+        assert command.run("verify", original, path, cwd=repository).returncode == Exit.DONE
+    assert json.loads(Path(ran.outputs["sarif"]).read_text("utf-8"))["version"] == "2.1.0"
+
+
+def test_optimize_with_a_broken_model(repository: Path, action: Action) -> None:
+    """The others are made, and it is told."""
+    ran = action.run(repository, only=RUN, command="optimize", paths="models")
+    assert ran.code == Exit.MODEL, ran.log
+    assert (ran.outputs["models"], ran.outputs["failing"], ran.outputs["foldable"]) == ("5", "1", "3")
+    assert len(ran.outputs["folded"].splitlines()) == 4
+    assert "broken.onnx" in ran.log
+
+
+@pytest.mark.parametrize("given", [{"fail_on": "foldable"}, {"baseline": "b.json"}])
+def test_optimize_has_no_gate(repository: Path, action: Action, given: dict[str, str]) -> None:
+    ran = action.run(repository, only=RUN, command="optimize", paths="models/kept.onnx", **given)
+    assert ran.code == Exit.USAGE
 
 
 def test_options(repository: Path, action: Action) -> None:

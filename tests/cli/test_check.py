@@ -19,6 +19,7 @@ from support.command import Outcome
 
 from bnfold import pipeline
 from bnfold.cli import Exit
+from bnfold.verification.verdict import Verdict
 
 Call = Callable[..., Outcome]
 PASSING = ("models/clean.onnx", "models/kept.onnx", "models/quantized.onnx")
@@ -116,6 +117,16 @@ def test_verification_is_run_where_it_is_asked_for(
     assert (found.code, states(found)["model.onnx"][0]) == (Exit.FINDING, ("BNF030", "fails"))
     assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
     assert digest(folder) == before
+
+
+def test_what_cannot_be_verified_is_five(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No verdict is none, where one was asked for."""
+    command.save(command.small(), folder / "model.onnx")
+    verdict = Verdict("not verified", "not verified: the runtime cannot run it", (), (), (), "", 0, 0.0)
+    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    found = call("check", "model.onnx", "--fail-on", "mismatch", "--format", "json")
+    assert (found.code, states(found)["model.onnx"][0]) == (Exit.INCONCLUSIVE, ("BNF031", "noted"))
+    assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
 
 
 def test_speed_is_measured_where_it_is_asked_for(
@@ -401,7 +412,7 @@ def test_github(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         "::error file=models/foldable.onnx",
     ]
     assert "5 models, 2 failing (invalid 1, foldable 3)" in found.out
-    assert summary.read_text().startswith("before\n### bnfold check: failed\n\n5 models, 2 failing")
+    assert summary.read_text().startswith("before\n### bnfold: failed\n\n5 models, 2 failing")
     call("check", "models/clean.onnx")
     assert summary.read_text().count("### bnfold") == 1
 
