@@ -1,8 +1,8 @@
 """Processes that work on many models, of which none is lost when a process dies.
 
 No more models are handed out than there are processes, so that when one dies few are in doubt. Each of those
-is done again, alone in a process of its own: the one that lets it die again is the one, and becomes an
-outcome. To do a model twice is no harm: a result takes its place whole, and is the same bytes again.
+is done again, alone in a process of its own: the one that lets it die again is the one, and is named. To do a
+model twice is no harm: a result takes its place whole, and is the same bytes again.
 
 The processes hear of the end of this one, however it comes, by a pipe that nothing is ever sent through:
 then they stop, and clean up what they were writing.
@@ -17,23 +17,31 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe, get_context
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from bnfold.errors import EnvironmentFault
-from bnfold.fleet.task import failed, work
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from multiprocessing.connection import Connection
 
-    from bnfold.fleet.outcome import Outcome
-    from bnfold.fleet.task import Task
-
-Numbered = tuple[int, "Task"]
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
 
 
-def in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Outcome]]:
+def in_processes(
+    work: Callable[[Task], Outcome],
+    tasks: Sequence[Task],
+    jobs: int,
+    died: Callable[[Task, EnvironmentFault], Outcome],
+) -> Iterator[tuple[int, Outcome]]:
     """Do the tasks, `jobs` at a time.
+
+    Args:
+        work: does one, and raises nothing; can be pickled, as tasks and outcomes can.
+        tasks: one a model.
+        jobs: how many processes.
+        died: the outcome of a task that lets its process die.
 
     Yields:
         The index of a task and what came of it, in the order in which they are done.
@@ -43,9 +51,9 @@ def in_processes(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[int, Outcom
     """
     waiting = deque(enumerate(tasks))
     while waiting:
-        for index, task in (yield from _until_one_dies(waiting, jobs)):
-            if (yield from _until_one_dies(deque([(index, task)]), 1)):
-                yield index, failed(task, _death())
+        for index, task in (yield from _until_one_dies(work, waiting, jobs)):
+            if (yield from _until_one_dies(work, deque([(index, task)]), 1)):
+                yield index, died(task, _death())
 
 
 def _death() -> EnvironmentFault:
@@ -55,8 +63,8 @@ def _death() -> EnvironmentFault:
 
 
 def _until_one_dies(
-    waiting: deque[Numbered], jobs: int
-) -> Generator[tuple[int, Outcome], None, list[Numbered]]:
+    work: Callable[[Task], Outcome], waiting: deque[tuple[int, Task]], jobs: int
+) -> Generator[tuple[int, Outcome], None, list[tuple[int, Task]]]:
     """Take tasks from those that wait until none is left, or a process dies.
 
     Returns:
@@ -65,14 +73,14 @@ def _until_one_dies(
     ended, here = Pipe(duplex=False)
     # Not forked: this process may have threads.
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(ended,))
-    running: dict[Future[Outcome], Numbered] = {}
-    lost: list[Numbered] = []
+    running: dict[Future[Outcome], tuple[int, Task]] = {}
+    lost: list[tuple[int, Task]] = []
     try:
         _check_that_one_starts(pool)
         while (waiting and not lost) or running:
             while waiting and not lost and len(running) < jobs:
                 with _interrupts_later():
-                    future = pool.submit(_work, waiting[0][1])
+                    future = pool.submit(_work, work, waiting[0][1])
                 running[future] = waiting.popleft()
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -143,7 +151,7 @@ def _leave(*_: object) -> NoReturn:
     raise SystemExit
 
 
-def _work(task: Task) -> Outcome:
+def _work(work: Callable[[Task], Outcome], task: Task) -> Outcome:
     try:
         return work(task)
     except SystemExit:

@@ -97,7 +97,7 @@ def _done(
         return
     jobs = min(_cores() if jobs is None else jobs, len(tasks))
     if jobs > 1:
-        yield from in_processes(tasks, jobs)
+        yield from in_processes(work, tasks, jobs, failed)
     else:
         yield from ((index, work(task)) for index, task in enumerate(tasks))
 

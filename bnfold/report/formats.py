@@ -62,7 +62,11 @@ def as_survey(report: Report) -> Survey:
     """One model as the gate would see it: what stays is noted, and a result that differs fails."""
     fail_on = (Kind.MISMATCH,)
     left = report.folds if report.after is None else ()
-    findings = (*map(foldable, left), *map(kept, report.kept), *judgement(report.verdict))
+    # Whoever asked for no verdict misses none.
+    verdict = (
+        report.verdict if report.verdict is not None and report.verdict.status != "not verified" else None
+    )
+    findings = (*map(foldable, left), *map(kept, report.kept), *judgement(verdict))
     name = PurePath(report.source or "model in memory").as_posix()
     model = judge(Examined(name, report.found, findings), fail_on, lambda _finding: False)
     return Survey(report.version, fail_on, (model,))

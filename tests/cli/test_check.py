@@ -125,7 +125,7 @@ def test_what_cannot_be_verified_is_five(folder: Path, call: Call, monkeypatch: 
     verdict = Verdict("not verified", "not verified: the runtime cannot run it", (), (), (), "", 0, 0.0)
     monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
     found = call("check", "model.onnx", "--fail-on", "mismatch", "--format", "json")
-    assert (found.code, states(found)["model.onnx"][0]) == (Exit.INCONCLUSIVE, ("BNF031", "noted"))
+    assert (found.code, ("BNF031", "noted") in states(found)["model.onnx"]) == (Exit.INCONCLUSIVE, True)
     assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
 
 
@@ -476,7 +476,7 @@ def test_a_process_that_dies_is_told_from_the_others(folder: Path) -> None:
     assert found.returncode == Exit.FAULT, found.stderr
     models = {m["model"]: m for m in json.loads(found.stdout)["models"]}
     assert {name for name, model in models.items() if model["fault"]} == {"models/kept.onnx"}
-    assert models["models/kept.onnx"]["fault"] == "the process that looked at it died"
+    assert "died, twice" in models["models/kept.onnx"]["fault"]
     assert len(models["models/foldable.onnx"]["findings"]) == 3
 
 
