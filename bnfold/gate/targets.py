@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from bnfold.errors import UsageError
+from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +50,7 @@ def expand(wanted: Sequence[str], *, base: Path, root: Path, exclude: Sequence[s
 
     Raises:
         UsageError: one of them names no model; a gate that silently checks nothing is none.
+        EnvironmentFault: a folder cannot be read.
     """
     found: dict[str, Target] = {}
     for each in wanted:
@@ -84,9 +85,14 @@ def _matches(wanted: str, base: Path) -> Iterable[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(where, name) for name in files if _is_model(name) and not name.startswith("."))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """What cannot be looked at must not pass."""
+    raise EnvironmentFault(f"the folder {error.filename} cannot be read: {error.strerror}") from None
 
 
 def _globbed(pattern: str, base: Path) -> Iterator[Path]:

@@ -55,13 +55,13 @@ def _head(survey: Survey) -> Iterator[str]:
         yield f"| {code(model.name)} | {state} | {plain(headline(model))} |\n"
     if survey.gone:
         yield "\nNo longer found, so that `--update-baseline` can forget it:\n\n"
-        yield from (f"- {code(line)}\n" for line in gone_lines(survey))
+        yield from (f"- {span(line)}\n" for line in gone_lines(survey))
 
 
 def _sections(survey: Survey) -> Iterator[str]:
     for model in survey.worst_first:
         if model.findings:
-            yield f"\n#### {code(model.name)}\n\n| | code | normalization | |\n|---|---|---|---|\n"
+            yield f"\n#### {span(model.name)}\n\n| | code | normalization | |\n|---|---|---|---|\n"
             yield from _rows(model)
 
 
@@ -81,8 +81,13 @@ def _what(finding: Finding) -> str:
 
 
 def code(text: str) -> str:
-    """A code span for a cell of a table; nothing in it is markup."""
-    line = one_line(text).replace("|", "\\|")
+    """A code span for a cell of a table, where a bar would end the cell."""
+    return span(text).replace("|", "\\|")
+
+
+def span(text: str) -> str:
+    """A code span; nothing in it is markup."""
+    line = one_line(text)
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bnfold.report.markdown import code, plain
+from bnfold.report.markdown import code, plain, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +18,10 @@ def render(report: Report) -> str:
 
 
 def _parts(report: Report) -> Iterator[str]:
-    yield f"### {code(report.source or 'model in memory')}\n\n"
+    yield f"### {span(report.source or 'model in memory')}\n\n"
     yield f"{report.found} BatchNormalization: {len(report.folds)} folded, {len(report.kept)} kept"
     if report.output is not None:
-        yield f"; written to {code(report.output)}"
+        yield f"; written to {span(report.output)}"
     yield ".\n"
     if report.verdict is not None:
         status = report.verdict.status

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bnfold.errors import UsageError
+from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.gate.targets import expand, root_of
 
 if TYPE_CHECKING:
@@ -107,6 +107,20 @@ def test_links(tree: Path) -> None:
     assert names(tree, "deep") == ["deep/c.onnx", "deep/er/d.onnx"]
     assert names(tree, "dead.onnx") == ["dead.onnx"]
     assert names(tree, "deep/loop/a.onnx") == ["a.onnx"]
+
+
+def test_a_folder_that_cannot_be_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the refusal is made up."""
+    real = os.scandir
+
+    def refuse(path: Path | str) -> object:
+        if str(path).endswith("er"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(EnvironmentFault, match=r"deep/er cannot be read: Permission denied"):
+        names(tree, ".")
 
 
 def test_a_name_that_is_no_text(tree: Path) -> None:

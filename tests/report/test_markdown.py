@@ -71,6 +71,8 @@ def test_code_spans() -> None:
     for text in ("a", "`", "``", "a`", "`a", "a``b`c", "a|b", " a ", "*x*", "<b>"):
         (row,) = cells(f"| h |\n|---|\n| {markdown.code(text)} |\n")
         assert row == [text] or row == [text.strip()]
+        (heading,) = (t for t in tokens(f"# {markdown.span(text)}\n") if t.type == "inline")
+        assert "".join(child.content for child in heading.children or ()).strip() == text.strip()
 
 
 def test_what_does_not_fit_is_cut_between_rows() -> None:
