@@ -14,11 +14,14 @@ from bnfold.report.wording import conclusion, gone_lines, headline, one_line, pl
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bnfold.gate.finding import Finding, Judged, ModelJudgement, Standing, Survey
+    from bnfold.gate.finding import Finding, ModelJudgement, Standing, Survey
 
-_STYLES: dict[Standing, str] = {"fails": "bold red", "known": "dim", "noted": "yellow"}
-_WORDS: dict[Standing, str] = {"fails": "fails", "known": "known", "noted": ""}
-_NOTED_ROWS = 5  # of each model: what fails and what is known is always listed
+# How each standing looks, and how many findings of it are listed for one model: what is known is not news.
+_STYLES: dict[Standing, tuple[str, int]] = {
+    "fails": ("bold red", 10),
+    "noted": ("yellow", 5),
+    "known": ("dim", 0),
+}
 
 
 def render(survey: Survey) -> RenderableType:
@@ -43,23 +46,16 @@ def _model(model: ModelJudgement) -> list[RenderableType]:
 
 
 def _findings(model: ModelJudgement) -> list[RenderableType]:
-    noted = [each for each in model.findings if each.standing == "noted"]
-    shown = [each for each in model.findings if each.standing != "noted"] + noted[:_NOTED_ROWS]
-    if not shown:
-        return []
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for _ in range(3):
         table.add_column(overflow="fold")
-    for each in shown:
-        table.add_row(_code(each), one_line(place(each.finding)), _what(each.finding))
-    if len(noted) > _NOTED_ROWS:
-        table.add_row("...", f"and {len(noted) - _NOTED_ROWS} more", "`bnfold inspect` lists them")
-    return [Padding(table, (0, 0, 0, 4))]
-
-
-def _code(judged: Judged) -> Text:
-    word = _WORDS[judged.standing]
-    return Text(f"{judged.finding.rule} {word}".rstrip(), style=_STYLES[judged.standing])
+    for standing, (style, rows) in _STYLES.items():
+        findings = model.having(standing)
+        for each in findings[:rows]:
+            table.add_row(Text(each.rule, style=style), one_line(place(each)), _what(each))
+        if rows and len(findings) > rows:
+            table.add_row("...", f"and {len(findings) - rows} more", "`bnfold inspect` lists them")
+    return [Padding(table, (0, 0, 0, 4))] if table.row_count else []
 
 
 def _what(finding: Finding) -> Text:

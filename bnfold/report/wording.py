@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bnfold.gate.finding import Finding, ModelJudgement, Survey
 
+_GONE_NAMES = 3  # more than these are only counted
 _COUNTED = {
     Kind.INVALID: "invalid",
     Kind.MISMATCH: "differs when folded",
@@ -77,5 +78,12 @@ def conclusion(survey: Survey) -> str:
 
 
 def gone_lines(survey: Survey) -> list[str]:
-    """Entries of the baseline that are out of date."""
-    return [one_line(f"{each.model}: {each.rule} {each.node}".rstrip()) for each in survey.gone]
+    """Entries of the baseline that are out of date: a line for each model and code."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for each in survey.gone:
+        groups.setdefault((each.model, each.rule), []).append(each.node)
+    lines = []
+    for (model, rule), nodes in groups.items():
+        more = f", and {len(nodes) - _GONE_NAMES} more" if len(nodes) > _GONE_NAMES else ""
+        lines.append(one_line(f"{model}: {rule} {', '.join(nodes[:_GONE_NAMES])}{more}".rstrip()))
+    return lines

@@ -72,6 +72,22 @@ def test_the_table_is_readable(call: Call) -> None:
     assert any("BNF010  bn" in line for line in lines)
 
 
+def test_the_table_is_not_endless(folder: Path, call: Call) -> None:
+    """And what the baseline knows is counted, not listed."""
+    command.save(command.many(100, "folded"), folder / "large.onnx")
+    command.save(command.many(100, "kept"), folder / "kept.onnx")
+    lines = call("check", "large.onnx", "kept.onnx").out.splitlines()
+    assert len(lines) == 2 + 11 + 6 + 1
+    assert any("and 90 more" in line for line in lines)
+    assert any("and 95 more" in line for line in lines)
+    call("check", "large.onnx", "--baseline", "b.json", "--update-baseline")
+    known = call("check", "large.onnx", "--baseline", "b.json").out.splitlines()
+    assert known == [
+        "ok  large.onnx  100 BatchNormalization, bnfold optimize folds 100 (100 known)",
+        "1 model, none failing, 100 known to the baseline",
+    ]
+
+
 def test_kept_normalizations_pass(call: Call) -> None:
     assert call("check", *PASSING).code == Exit.DONE
 

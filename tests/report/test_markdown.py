@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markdown_it import MarkdownIt
 from support import gate
 
+from bnfold.gate.finding import Gone, Survey
 from bnfold.report import markdown
 from bnfold.report.formats import REPORTS
 
@@ -55,6 +56,15 @@ def test_every_model_and_every_finding() -> None:
         ("known", "BNF001"),
         ("", "BNF019"),
         ("known", "BNF001"),
+    ]
+
+
+def test_what_is_gone_is_counted() -> None:
+    gone = tuple(Gone(f"m{i % 2}.onnx", "BNF001", f"bn{i}", "") for i in range(12))
+    made = markdown.render(Survey("1", (), (), gone))
+    assert [line for line in made.splitlines() if line.startswith("- ")] == [
+        "- `m0.onnx: BNF001 bn0, bn2, bn4, and 3 more`",
+        "- `m1.onnx: BNF001 bn1, bn3, bn5, and 3 more`",
     ]
 
 
