@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, helper
 
-from bnfold.fold.operator import (
-    AppendNode,
-    Attributes,
-    Bypass,
-    Change,
-    Dissolve,
-    Drop,
-    SetOperator,
-    SetWeight,
-)
+from bnfold.fold.changes import AppendNode, Attributes, Bypass, Change, Dissolve, Drop, SetOperator, SetWeight
 from bnfold.fold.quantized import DEQUANTIZE, Dequantized, dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Stored, Weight

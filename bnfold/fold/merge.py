@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.affine import Affine
-from bnfold.fold.operator import Dissolve, Drop, Refused, SetWeight
+from bnfold.fold.changes import Dissolve, Drop, SetWeight
+from bnfold.fold.operator import Refused
 from bnfold.fold.ops import elementwise
 from bnfold.fold.weight import FLOATS, Stored, Weight
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bnfold.fold.changes import Change
     from bnfold.fold.draft import Draft
-    from bnfold.fold.operator import Change
     from bnfold.model.view import Node, Value
 
 SUMS = frozenset({"Add", "Sub"})

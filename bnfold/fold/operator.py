@@ -12,75 +12,17 @@ An affine map travels against the data flow or along it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bnfold.fold.affine import Affine
+    from bnfold.fold.changes import Change
     from bnfold.fold.draft import Draft
     from bnfold.fold.reasons import Reason
-    from bnfold.fold.weight import Stored, Weight
     from bnfold.model.view import Node
-
-
-Attributes = Mapping[str, int | float | tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class SetWeight:
-    """Give input `position` of `node` this constant."""
-
-    node: Node
-    position: int
-    weight: Weight
-
-
-@dataclass(frozen=True)
-class SetOperator:
-    """Turn `node` into `op` with these attributes; its name and edges stay."""
-
-    node: Node
-    op: str
-    attributes: Attributes
-
-
-@dataclass(frozen=True)
-class Dissolve:
-    """Take `node` out: what feeds its input `position` now produces its output."""
-
-    node: Node
-    position: int
-
-
-@dataclass(frozen=True)
-class Bypass:
-    """Take `node` out: whoever reads its output now reads its input `position`."""
-
-    node: Node
-    position: int
-
-
-@dataclass(frozen=True)
-class AppendNode:
-    """Put a binary operator with one constant behind the only output of `node`."""
-
-    node: Node
-    op: str
-    weight: Stored
-    attributes: Attributes
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Take `node` out for good: nobody reads what it computes any more."""
-
-    node: Node
-
-
-Change = SetWeight | SetOperator | Dissolve | Bypass | Drop | AppendNode
 
 
 @dataclass(frozen=True)

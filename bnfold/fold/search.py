@@ -17,15 +17,17 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from bnfold.fold.operator import Absorbed, Bypass, Carried, Choice, Dissolve, Refused
+from bnfold.fold.changes import Bypass, Dissolve
+from bnfold.fold.operator import Absorbed, Carried, Choice, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.trace import Answer, Step
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
+    from bnfold.fold.changes import Change
     from bnfold.fold.draft import Draft
-    from bnfold.fold.operator import Change, Outcome
+    from bnfold.fold.operator import Outcome
     from bnfold.model.view import Node, Use, Value
 
 HORIZON = 2000

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.affine import Affine
-from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
+from bnfold.fold.changes import Change, SetOperator, SetWeight
+from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import attribute_value, checked, goes_along, lowest, no_room, operand
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight

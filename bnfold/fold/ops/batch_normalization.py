@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bnfold.fold.changes import SetWeight
 from bnfold.fold.lift import of_node
-from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import (
     checked,
     fits,

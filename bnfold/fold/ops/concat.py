@@ -9,7 +9,8 @@ import numpy as np
 
 from bnfold.fold.affine import Affine
 from bnfold.fold.axes import MOST_CHANNELS
-from bnfold.fold.operator import Carried, Change, Choice, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.changes import Change, SetWeight
+from bnfold.fold.operator import Carried, Choice, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import checked, no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight

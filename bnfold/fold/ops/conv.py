@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnfold.errors import ModelError
-from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.changes import Change, SetWeight
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import (
     bias_change,
     checked,

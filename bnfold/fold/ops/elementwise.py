@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.fold.affine import Affine, Vector
-from bnfold.fold.operator import Bypass, Carried, Choice, Dissolve, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.changes import Bypass, Dissolve, SetWeight
+from bnfold.fold.operator import Carried, Choice, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import addend, along, checked, no_room, not_constant
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight

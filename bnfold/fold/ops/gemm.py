@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import ModelError
-from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetOperator, SetWeight
+from bnfold.fold.changes import Change, SetOperator, SetWeight
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import (
     addend,
     checked,

@@ -10,16 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.fold.operator import (
-    Absorbed,
-    AppendNode,
-    Change,
-    Operator,
-    Outcome,
-    Refused,
-    SetOperator,
-    SetWeight,
-)
+from bnfold.fold.changes import AppendNode, Change, SetOperator, SetWeight
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import (
     checked,
     fits,

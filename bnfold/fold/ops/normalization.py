@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.fold.operator import Absorbed, Change, Operator, Outcome, Refused, SetWeight
+from bnfold.fold.changes import Change, SetWeight
+from bnfold.fold.operator import Absorbed, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import (
     addend,
     checked,

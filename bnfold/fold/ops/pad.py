@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.fold.operator import Carried, Change, Operator, Outcome, Refused, SetOperator, SetWeight
+from bnfold.fold.changes import Change, SetOperator, SetWeight
+from bnfold.fold.operator import Carried, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import attribute_value, checked, no_room, operand
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight

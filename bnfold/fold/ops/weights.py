@@ -9,7 +9,8 @@ from onnx import TensorProto
 
 from bnfold.errors import ModelError
 from bnfold.fold.affine import Affine
-from bnfold.fold.operator import Change, Refused, SetWeight
+from bnfold.fold.changes import Change, SetWeight
+from bnfold.fold.operator import Refused
 from bnfold.fold.quantized import DEQUANTIZE, Dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight, non_finite
