@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
 
     from bnfold.gate.finding import Finding, ModelJudgement, Survey
 
+# Controls, marks of direction and width, separators of lines, and what is no character at all. A list, since
+# what Python takes for printable differs between its versions.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
 _GONE_NAMES = 3  # more than these are only counted
 _COUNTED = {
     Kind.INVALID: "invalid",
@@ -50,7 +57,7 @@ def sentence(finding: Finding) -> str:
 
 def one_line(text: str) -> str:
     """Text in which nothing breaks the line or talks to a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def by_kind(findings: Iterable[Finding]) -> str:

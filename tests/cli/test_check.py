@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import numpy as np
 import pytest
 from support import command, gate
@@ -22,6 +23,7 @@ from bnfold.cli import Exit
 from bnfold.verification.verdict import Verdict
 
 Call = Callable[..., Outcome]
+SCHEMA = Path(__file__).parents[1] / "schemas" / "sarif-2.1.0-rtm.5.json"
 PASSING = ("models/clean.onnx", "models/kept.onnx", "models/quantized.onnx")
 
 
@@ -415,6 +417,11 @@ def test_a_report_is_what_is_printed(folder: Path, call: Call, name: str, suffix
     found = call("check", "models", "--format", name, "--report", f"r{suffix}")
     assert found.code == Exit.FINDING
     assert (folder / f"r{suffix}").read_text(encoding="utf-8") == found.out
+
+
+def test_sarif_of_real_models(call: Call) -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    jsonschema.Draft4Validator(schema).validate(json.loads(call("check", "models", "--format", "sarif").out))
 
 
 def test_github(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
