@@ -164,15 +164,16 @@ def randomize(network: nn.Module, noise: torch.Tensor) -> None:
 
 def export(network: nn.Module, example: torch.Tensor, exporter: str, path: Path) -> None:
     """Write a network as it is, nothing folded."""
+    names = {"input_names": ["input"], "output_names": ["output"]}
     with torch.no_grad():
         if exporter == "script":
             torch.onnx.export(
-                network, (example,), path, dynamo=False, opset_version=17,
+                network, (example,), path, dynamo=False, opset_version=17, **names,
                 do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE,
             )  # fmt: skip
         else:
             program = torch.onnx.export(
-                network, (example,), dynamo=True, opset_version=18, optimize=False, verbose=False
+                network, (example,), dynamo=True, opset_version=18, **names, optimize=False, verbose=False
             )
             program.save(path)
 
