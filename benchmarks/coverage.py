@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class Row:
 
 
 class Kept:
-    """Outcomes that are known, by model, its bytes, tool and version.
+    """Outcomes that are known, by the bytes of the model and the version of the tool.
 
     Args:
         path: where they are kept; None keeps them nowhere.
@@ -143,7 +144,8 @@ def measure(bench: Bench, model: Path, versions: Mapping[str, str], kept: Kept) 
     for tool in ("", *TOOLS):
         if tool and tool not in versions:
             continue
-        key = " ".join(filter(None, (model.stem, digest, tool, versions.get(tool, ""))))
+        source = _source() if tool == "bnfold" else ""  # its version does not change with every change
+        key = " ".join(filter(None, (model.stem, digest, tool, versions.get(tool, ""), source)))
         outcome = kept.find(key)
         if outcome is None:
             say(f"{model.stem}: {tool or 'the original'}")
@@ -156,6 +158,14 @@ def measure(bench: Bench, model: Path, versions: Mapping[str, str], kept: Kept) 
             kept.add(key, outcome)
         outcomes[tool] = outcome
     return Row(model.stem, outcomes.pop(""), outcomes)
+
+
+@cache
+def _source() -> str:
+    digest = hashlib.sha256()
+    for file in sorted((HERE.parent / "bnfold").rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def table(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
