@@ -53,7 +53,8 @@ def network(name: str) -> Any:  # noqa: ANN401  # Keras ships no types
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     build, size = ZOO[name]
-    made = build(weights=None, input_shape=(size, size, 3))
+    # Logits: a softmax of such weights is zeros and a one, whatever the network computes.
+    made = build(weights=None, input_shape=(size, size, 3), classifier_activation=None)
     layers = [layer for layer in made.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in layers:
         layer.momentum = 0.0
