@@ -27,7 +27,6 @@ from tools import HERE, TOOLS, Bench, environment, examine, python_version, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_OTHERS = tuple(tool for tool in TOOLS if tool != "bnfold")
 _WRONG = 0.05  # a difference beyond it, relative to the RMS of the output, is no rounding of a sane model
 
 
@@ -169,33 +168,25 @@ def _source() -> str:
 
 
 def table(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
-    """BatchNormalization nodes left by each tool, model by model."""
-    head = "".join(f" {tool} |" for tool in tools)
-    yield f"| model | BN | verdict | bnfold | reasons | Mul, Div | bnfold |{head}"
-    yield "|---|" + "---|" * (6 + len(tools))
+    """What each tool leaves, model by model."""
+    yield f"| model | original | verdict | bnfold's reasons | {' | '.join(tools)} |"
+    yield "|---|" + "---|" * (3 + len(tools))
     for row in rows:
         own = row.outcomes["bnfold"]
         reasons = ", ".join(f"{code} {count}" for code, count in own.kept.items())
-        cells = [
-            row.name,
-            str(row.original.bn),
-            own.verdict or own.failure,
-            "" if own.failure else str(own.bn),
-            reasons,
-            str(row.original.spelled),
-            "" if own.failure else str(own.spelled),
-            *(_cell(row, row.outcomes[tool]) for tool in tools),
-        ]
-        yield f"| {' | '.join(cells)} |"
+        cells = (_cell(row.outcomes[tool]) for tool in tools)
+        head = (row.name, _left(row.original), own.verdict or own.failure, reasons)
+        yield f"| {' | '.join((*head, *cells))} |"
 
 
-def _cell(row: Row, outcome: Outcome) -> str:
+def _cell(outcome: Outcome) -> str:
     if outcome.failure:
-        return "fails"
-    shown = f"{outcome.bn}"
-    if row.original.spelled or outcome.spelled:
-        shown += f" ({outcome.spelled})"
-    return f"{shown} wrong" if _wrong(outcome) else shown
+        return "no result"
+    return f"{_left(outcome)} wrong" if _wrong(outcome) else _left(outcome)
+
+
+def _left(outcome: Outcome) -> str:
+    return f"{outcome.bn} + {outcome.spelled}" if outcome.spelled else str(outcome.bn)
 
 
 def _wrong(outcome: Outcome) -> bool:
@@ -203,30 +194,45 @@ def _wrong(outcome: Outcome) -> bool:
 
 
 def sums(rows: Sequence[Row], tools: Sequence[str]) -> Iterator[str]:
-    """What each tool leaves, and bnfold of the same models."""
-    yield "| tool | models with a result | BN | left | left by bnfold | fewer than bnfold | wrong results |"
-    yield "|---|---|---|---|---|---|---|"
-    for tool in ("bnfold", *tools):
-        done = [r for r in rows if not r.outcomes[tool].failure and not r.outcomes["bnfold"].failure]
-        fewer = [r.name for r in done if r.outcomes[tool].bn < r.outcomes["bnfold"].bn]
-        off = [r.name for r in done if _wrong(r.outcomes[tool])]
-        cells = [
-            tool,
-            f"{len(done)} of {len(rows)}",
-            str(sum(r.original.bn for r in done)),
-            str(sum(r.outcomes[tool].bn for r in done)),
-            str(sum(r.outcomes["bnfold"].bn for r in done)),
-            ", ".join(fewer) or "none",
-            ", ".join(off) or "none",
-        ]
-        yield f"| {' | '.join(cells)} |"
+    """What each tool leaves in all, by the form of the export: the last part of the model's name."""
+    forms = sorted({_form(row) for row in rows})
+    named = (f"{form}, {sum(_form(row) == form for row in rows)} models" for form in forms)
+    yield f"| | {' | '.join(named)} | fewer than bnfold | wrong | no result |"
+    yield "|---|" + "---|" * (3 + len(forms))
+    yield f"| original | {' | '.join(_sum(rows, form, '') for form in forms)} | | | |"
+    for tool in tools:
+        found = {row.name: row.outcomes[tool] for row in rows}
+        done = {name: outcome for name, outcome in found.items() if not outcome.failure}
+        bnfold = {row.name: row.outcomes["bnfold"] for row in rows}
+        lists = (
+            [name for name, outcome in done.items() if outcome.bn < bnfold[name].bn],
+            [name for name, outcome in done.items() if _wrong(outcome)],
+            [name for name, outcome in found.items() if outcome.failure],
+        )
+        cells = [*(_sum(rows, form, tool) for form in forms), *(", ".join(names) for names in lists)]
+        yield f"| {tool} | {' | '.join(cells)} |"
+
+
+def _form(row: Row) -> str:
+    return row.name.rpartition("_")[2]
+
+
+def _sum(rows: Sequence[Row], form: str, tool: str) -> str:
+    """Of a model without a result everything is left."""
+    bn = spelled = 0
+    for row in rows:
+        if _form(row) == form:
+            outcome = row.outcomes[tool] if tool else row.original
+            left = row.original if outcome.failure else outcome
+            bn, spelled = bn + left.bn, spelled + left.spelled
+    return _left(Outcome(bn=bn, spelled=spelled))
 
 
 def report(bench: Bench, models: Sequence[Path], kept: Kept) -> Iterator[str]:
     """The whole report, a line at a time."""
     asked = {tool: bench.ask("drive.py", "--version", tool) for tool in TOOLS}
     versions = {tool: answer.stdout.strip() for tool, answer in asked.items() if not answer.returncode}
-    tools = [tool for tool in _OTHERS if tool in versions]
+    tools = [tool for tool in TOOLS if tool in versions]
     rows = [measure(bench, model, versions, kept) for model in models]
     own = [row.outcomes["bnfold"] for row in rows]
     yield "# Normalizations left in real models"
@@ -235,12 +241,11 @@ def report(bench: Bench, models: Sequence[Path], kept: Kept) -> Iterator[str]:
     yield f"{named}; Python {python_version(bench)}. How: `benchmarks/README.md`."
     yield ""
     yield (
-        "*BN* are the BatchNormalization nodes of the original; under the name of a tool stand those of its "
-        "result. *Mul, Div* are the nodes that multiply or divide by a stored value for each channel, as a "
-        "spelled-out normalization does and a layer scale too: the original's, and bnfold's; other tools' "
-        "stand in brackets. A result is *wrong* when it does not run, or an output is off by more than "
-        f"{_WRONG:g} of the RMS. *reasons* are bnfold's, of all normalizations that it found and kept, "
-        "spelled-out ones too."
+        "The figures are the BatchNormalization nodes left and, behind a plus sign, the nodes left that "
+        "multiply or divide by a stored value for each channel, as a spelled-out normalization does and a "
+        "layer scale too. A result is *wrong* when it does not run, or an output is off by more than "
+        f"{_WRONG:g} of the RMS. "
+        "Reasons are bnfold's, of all normalizations that it found and kept, spelled-out ones too."
     )
     yield ""
     good = sum(outcome.verdict == "equivalent" for outcome in own)
