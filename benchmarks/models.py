@@ -1,6 +1,6 @@
 """The models that `tools.py` measures on: generated from a seed, so that nothing has to be fetched.
 
-    python models.py small|resnet50|large FOLDER
+    python models.py small|resnet50|densenet121|unet3d|large FOLDER
 
 prints the path of the model it wrote. All consist of Conv without bias, BatchNormalization and Relu, as
 PyTorch exports them, with weights that keep activations near unit variance.
@@ -9,6 +9,8 @@ PyTorch exports them, with weights that keep activations near unit variance.
 |---|---|---|
 | small | a residual network for 3x32x32 images, 9 Conv | 0.3 MB |
 | resnet50 | ResNet-50 (He et al. 2015, table 1), 53 Conv | 102 MB |
+| densenet121 | DenseNet-121 (Huang et al. 2017, table 1), 120 Conv | 32 MB |
+| unet3d | a 3-D U-Net (Cicek et al. 2016) for 1x64x64x64 voxels | 1 MB |
 | large | 40 Conv of 3x3x1024x1024, weights in an external file | 1.5 GB |
 """
 
@@ -84,6 +86,11 @@ class _Net:
             "Conv", x, self.weight(f"conv{n}.weight", weight),
             kernel_shape=[kernel, kernel], pads=[pad] * 4, strides=[stride, stride],
         )  # fmt: skip
+        return self.normalized(x, c_out, relu=relu)
+
+    def normalized(self, x: str, c_out: int, *, relu: bool = True) -> str:
+        """BatchNormalization, and Relu if wanted."""
+        n = len(self.nodes) - 1
         x = self.node(
             "BatchNormalization",
             x,
@@ -94,6 +101,12 @@ class _Net:
             epsilon=1e-5,
         )
         return self.node("Relu", x) if relu else x
+
+    def plain_conv(self, x: str, c_in: int, c_out: int, kernel: int, *, rank: int = 2) -> str:
+        """Conv alone, of any rank, that keeps the size."""
+        weight = self.normal(c_out, c_in, *[kernel] * rank, std=(2 / (c_in * kernel**rank)) ** 0.5)
+        name = self.weight(f"conv{len(self.nodes)}.weight", weight)
+        return self.node("Conv", x, name, kernel_shape=[kernel] * rank, pads=[kernel // 2] * 2 * rank)
 
     def residual(self, x: str, short: str) -> str:
         return self.node("Relu", self.node("Add", x, short))
@@ -156,7 +169,53 @@ def large(path: Path) -> None:
         net.save(path, (1, 1024, 4, 4), (1, 1024, 4, 4))
 
 
-MODELS: dict[str, Callable[[Path], None]] = {"small": small, "resnet50": resnet50, "large": large}
+def densenet121(path: Path) -> None:
+    """Write DenseNet-121 (Huang et al. 2017, table 1): BatchNormalization and Relu before each Conv."""
+    net = _Net()
+    x, width = net.conv("input", 3, 64, 7, 2), 64
+    x = net.node("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
+    for stage, layers in enumerate((6, 12, 24, 16)):
+        if stage:
+            x, width = net.plain_conv(net.normalized(x, width), width, width // 2, 1), width // 2
+            x = net.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+        for _ in range(layers):
+            y = net.plain_conv(net.normalized(x, width), width, 128, 1)
+            y = net.plain_conv(net.normalized(y, 128), 128, 32, 3)
+            x, width = net.node("Concat", x, y, axis=1), width + 32
+    net.classifier(net.normalized(x, width), width, 1000)
+    net.save(path, (1, 3, 224, 224), (1, 1000))
+
+
+def unet3d(path: Path) -> None:
+    """Write a 3-D U-Net (Cicek et al. 2016) of 16 to 64 channels for volumes of 64 voxels a side."""
+    net = _Net()
+
+    def block(x: str, c_in: int, c_out: int) -> str:
+        x = net.normalized(net.plain_conv(x, c_in, c_out, 3, rank=3), c_out)
+        return net.normalized(net.plain_conv(x, c_out, c_out, 3, rank=3), c_out)
+
+    skips, x, width = [], "input", 1
+    for channels in (16, 32):
+        x, width = block(x, width, channels), channels
+        skips.append(x)
+        x = net.node("MaxPool", x, kernel_shape=[2, 2, 2], strides=[2, 2, 2])
+    x, width = block(x, width, 64), 64
+    for skip in reversed(skips):
+        half = width // 2
+        rise = net.weight(f"rise{half}.weight", net.normal(width, half, 2, 2, 2, std=width**-0.5))
+        x = net.node("ConvTranspose", x, rise, kernel_shape=[2, 2, 2], strides=[2, 2, 2])
+        x, width = block(net.node("Concat", skip, x, axis=1), width, half), half
+    net.plain_conv(x, width, 2, 1, rank=3)
+    net.save(path, (1, 1, 64, 64, 64), (1, 2, 64, 64, 64))
+
+
+MODELS: dict[str, Callable[[Path], None]] = {
+    "small": small,
+    "resnet50": resnet50,
+    "densenet121": densenet121,
+    "unet3d": unet3d,
+    "large": large,
+}
 
 
 def main() -> None:
