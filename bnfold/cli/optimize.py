@@ -9,6 +9,8 @@ import typer
 
 from bnfold.cli.exits import Exit
 from bnfold.cli.options import (
+    DEFAULT_BUDGET,
+    Budget,
     Exclude,
     Freeze,
     Include,
@@ -83,6 +85,7 @@ def optimize(
     seed: Seed = 0,
     truth: TruthChoice = Truth.auto,
     provider: ProviderChoice = None,
+    budget: Budget = DEFAULT_BUDGET,
     per_fold: Annotated[
         bool, typer.Option("--per-fold", help="Say of each fold by itself how exact it is, the worst first.")
     ] = False,
@@ -117,6 +120,7 @@ def optimize(
             "seed": seed,
             "truth": truth.value,
             "provider": runner(provider, settled),
+            "budget": budget,
             "per_fold": per_fold,
             "keep_going": keep_going,
         }

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from bnfold.cli.options import (
+    DEFAULT_BUDGET,
+    Budget,
     Inputs,
     Json,
     ProviderChoice,
@@ -37,6 +39,7 @@ def verify(
     seed: Seed = 0,
     truth: TruthChoice = Truth.auto,
     provider: ProviderChoice = None,
+    budget: Budget = DEFAULT_BUDGET,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.
@@ -59,6 +62,7 @@ def verify(
             seed=seed,
             truth=truth.value,
             provider=runner(provider, settled),
+            budget=budget,
             progress=tell,
         )
     if json:

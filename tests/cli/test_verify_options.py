@@ -63,6 +63,16 @@ def test_choices(call: Call, option: str) -> None:
     assert call("verify", "model.onnx", "model.onnx", option, "magic").code == Exit.USAGE
 
 
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+def test_a_budget(call: Call, verb: tuple[str, ...]) -> None:
+    assert call(*verb, "--budget", "100").code == Exit.DONE
+    found = call(*verb, "--budget", "0")
+    assert (found.code, found.error) == (
+        Exit.USAGE,
+        "budget=0.0; expected a number of seconds above zero",
+    )
+
+
 def test_truth_by_the_bound_alone(call: Call) -> None:
     found = call("optimize", "model.onnx", "--dry-run", "--truth", "bound", "--json")
     assert found.code == Exit.DONE
