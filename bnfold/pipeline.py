@@ -17,7 +17,7 @@ from bnfold.collector import paused
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.calls import Planned, explanations, plan_through_calls
 from bnfold.fold.emit import emit
-from bnfold.fold.plan import Fold, Options, Rejected
+from bnfold.fold.options import Options, Rejected
 from bnfold.model.census import calls
 from bnfold.model.edits import ModelEdits
 from bnfold.model.store import ModelFile, open_model
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bnfold.benchmarking.result import Benchmark, Level
+    from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.trace import Explanation
     from bnfold.fold.weight import Stored

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     import onnx
 
-    from bnfold.fold.plan import Options
+    from bnfold.fold.options import Options
 
 
 @dataclass(frozen=True)

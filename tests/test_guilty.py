@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from support.convnets import FLOAT, Net, build
 
 import bnfold
-from bnfold.fold import lift, plan
+from bnfold.fold import lift, plan, spelled
 from bnfold.fold.affine import Affine
 from bnfold.verification.blame import first_guilty
 
@@ -97,7 +97,7 @@ def test_a_chain_that_spells_a_normalization_out_is_dropped_too(monkeypatch: pyt
     for name, shape in (("w", (4, 4, 1, 1)), ("gain", (4, 1, 1)), ("offset", (4, 1, 1))):
         values = rng.uniform(0.5, 2, shape).astype(np.float32)
         net.graph.initializer.append(numpy_helper.from_array(values, name))
-    right = plan._spelled_out
+    right = spelled.spelled_out
 
     def wrong(node: Any, draft: Any) -> Any:
         chain = right(node, draft)
@@ -106,7 +106,7 @@ def test_a_chain_that_spells_a_normalization_out_is_dropped_too(monkeypatch: pyt
         affine = replace(chain.site.affine, scale=chain.site.affine.scale * 1.01)
         return replace(chain, site=replace(chain.site, affine=affine))
 
-    monkeypatch.setattr(plan, "_spelled_out", wrong)
+    monkeypatch.setattr(plan, "spelled_out", wrong)
     result = bnfold.optimize(net, keep_going=True)
     assert result.verdict is not None
     assert result.verdict.status == "equivalent"

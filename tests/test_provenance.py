@@ -12,7 +12,7 @@ from onnx import ModelProto
 from support import command
 
 import bnfold
-from bnfold.fold.plan import Options, Rejected
+from bnfold.fold.options import Options, Rejected
 from bnfold.provenance import Provenance, config_sha256
 
 if TYPE_CHECKING:

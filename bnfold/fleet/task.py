@@ -113,7 +113,7 @@ def _is_done(task: Task) -> bool:
     A digest of a model file does not cover external data, so a model that has some is done again. So is one
     in which nothing was folded, since its result says nothing: that is quick, there is nothing to verify.
     """
-    from bnfold.fold import plan  # noqa: PLC0415  # slow, as above
+    from bnfold.fold import options  # noqa: PLC0415  # slow, as above
     from bnfold.model.store import open_model  # noqa: PLC0415
     from bnfold.provenance import Provenance, config_sha256  # noqa: PLC0415
     from bnfold.version import __version__  # noqa: PLC0415
@@ -125,7 +125,7 @@ def _is_done(task: Task) -> bool:
     said = Provenance.of(made.proto)
     if said is None or source.external:
         return False
-    config = plan.Options(
+    config = options.Options(
         task.options.get("freeze", False),
         tuple(task.options.get("include", ())),
         tuple(task.options.get("exclude", ())),

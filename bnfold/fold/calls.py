@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
-from bnfold.fold.plan import Options, Plan, plan
+from bnfold.fold.plan import Plan, plan
 from bnfold.fold.reasons import Code
 from bnfold.fold.trace import Explanation
 from bnfold.model.inline import inlined
@@ -21,7 +21,8 @@ from bnfold.model.inline import inlined
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
+    from bnfold.fold.options import Options
     from bnfold.fold.reasons import Refusal
     from bnfold.fold.trace import Attempt
     from bnfold.model.inline import Inlined, Path, Place

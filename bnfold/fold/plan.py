@@ -15,11 +15,15 @@ from bnfold.errors import ModelError
 from bnfold.fold import merge
 from bnfold.fold.affine import Affine
 from bnfold.fold.draft import Draft
+from bnfold.fold.folded import Fold
 from bnfold.fold.lift import of_node
+from bnfold.fold.obstacles import HORIZON
 from bnfold.fold.operator import Refused
 from bnfold.fold.ops import TABLE, elementwise
+from bnfold.fold.options import Options
 from bnfold.fold.reasons import Code, Reason, Refusal
-from bnfold.fold.search import HORIZON, DeadEnd, Seen, Site, Way, backward, forward
+from bnfold.fold.search import DeadEnd, Seen, Site, Way, backward, forward
+from bnfold.fold.spelled import Chain, spelled_out
 from bnfold.fold.trace import Attempt
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
@@ -33,64 +37,6 @@ if TYPE_CHECKING:
 
 _ABOUT_THE_EDGE = (Code.SEVERAL_CONSUMERS, Code.GRAPH_OUTPUT)
 _INPUTS_OPTIONAL_SINCE_IR = 4
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A normalization that must stay because verification found that its fold changes results.
-
-    Attributes:
-        node: its name, as `Fold.node`.
-        scope: the graph it stands in, as `Fold.scope`.
-        evidence: what was found.
-    """
-
-    node: str
-    scope: str
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user, or a verification that failed, may ask of the plan.
-
-    Attributes:
-        freeze: take initializers that the caller could override for constants.
-        include: name patterns; when there are any, only normalizations matching one are folded.
-        exclude: name patterns; normalizations matching one stay.
-        merge: join parallel linear branches that are summed.
-        rejected: normalizations whose folds were found to be wrong.
-    """
-
-    freeze: bool = False
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    merge: bool = True
-    rejected: tuple[Rejected, ...] = ()
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A normalization that goes.
-
-    Attributes:
-        node: its name, or that of its output when it has none.
-        op: its operator, or the chain that spells one out (`Sub+Mul+Add`).
-        scope: the graph it stands in (`""` for the main graph).
-        into: the nodes that take it in.
-        into_op: their operators.
-        through: the nodes its map passes on the way.
-        direction: against the data flow (`backward`), along it (`forward`), or into a parallel branch
-            (`sideways`).
-    """
-
-    node: str
-    op: str
-    scope: str
-    into: tuple[str, ...]
-    into_op: tuple[str, ...]
-    through: tuple[str, ...]
-    direction: str = "backward"
 
 
 @dataclass(frozen=True)
@@ -216,7 +162,7 @@ class _Planner:
             elif isinstance(lifted, Affine):
                 self._try_backward(Site(node, 0, lifted, node.op))
         elif node.op in elementwise.OPS and node not in self.draft.removed:
-            chain = _spelled_out(node, self.draft)
+            chain = spelled_out(node, self.draft)
             wrong = None if chain is None else self._rejected(node)
             if chain is not None and wrong is not None:
                 self.kept[node] = Refusal(node.label, chain.site.op, node.graph.label, wrong.reasons)
@@ -328,7 +274,7 @@ class _Planner:
             return None
         return lifted
 
-    def _try_chain(self, chain: _Chain) -> None:
+    def _try_chain(self, chain: Chain) -> None:
         """A chain counts as a normalization where weights take it in; elsewhere it is just arithmetic."""
         site = chain.site
         found = self._backward(site)
@@ -399,48 +345,6 @@ def _fold(node: Node, op: str, way: Way, direction: str, draft: Draft) -> Fold:
         through=tuple(n.label for n in way.through if n not in draft.removed),
         direction=direction,
     )
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """Constant arithmetic that scales and shifts channel by channel, and the node it starts behind."""
-
-    site: Site
-    head: Node | None
-
-
-def _spelled_out(node: Node, draft: Draft) -> _Chain | None:
-    """The chain of constant arithmetic that ends at `node`, if it does what a normalization does."""
-    result = node.outputs[0]
-    if result is None:
-        return None
-    uses = draft.readers(result)
-    if len(uses) == 1 and _is_step(uses[0].node, draft):
-        return None
-    ops: list[str] = []
-    scales = shifts = False
-    current: Node | None = node
-    first = None
-    while current is not None and current.op in elementwise.OPS and current not in draft.removed:
-        step = elementwise.step(current, draft)
-        if isinstance(step, Refused):
-            break
-        position, affine = step
-        first = first or (position, affine)
-        ops.append(current.op)
-        scales = scales or (current.op in {"Mul", "Div"} and affine.axes != ())
-        shifts = shifts or current.op in {"Add", "Sub"}
-        source = current.inputs[position]
-        current = source.producer if source is not None else None
-        if source is None or draft.free_edge(source) is not None:
-            break
-    if first is None or not (scales and shifts):
-        return None
-    return _Chain(Site(node, first[0], first[1], "+".join(reversed(ops))), current)
-
-
-def _is_step(node: Node, draft: Draft) -> bool:
-    return node.op in elementwise.OPS and not isinstance(elementwise.step(node, draft), Refused)
 
 
 def _has_weights(node: Node | None) -> bool:

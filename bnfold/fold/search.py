@@ -18,6 +18,14 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from bnfold.fold.changes import Bypass, Dissolve
+from bnfold.fold.obstacles import (
+    HORIZON,
+    attribute_of_caller,
+    no_producer,
+    no_weights_before,
+    no_weights_behind,
+    too_far,
+)
 from bnfold.fold.operator import Absorbed, Carried, Choice, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
@@ -30,14 +38,8 @@ if TYPE_CHECKING:
     from bnfold.fold.operator import Outcome
     from bnfold.model.view import Node, Use, Value
 
-HORIZON = 2000
-"""How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
-
 _MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all for all takes the square
 
-_QUANTIZERS = frozenset({
-    "QuantizeLinear", "DequantizeLinear", "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
-})  # fmt: skip
 # true of one map, perhaps not of the next
 _OF_THE_NUMBERS = frozenset({Code.DTYPE_RANGE, Code.MIXED_DTYPES, Code.NON_FINITE})
 
@@ -250,7 +252,7 @@ class _Upstream:
                     self.trace.append(Step(depth, value.name, "", Answer.REFUSES, (shared,)))
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
-            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else _too_far(value.name)
+            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else too_far(value.name)
             node = value.producer
             if self.trace is not None:
                 self.trace.append(_step(depth, node, value.name, outcome))
@@ -311,16 +313,16 @@ class _Upstream:
     def _outcome(self, value: Value, consumer: Node, affine: Affine) -> Outcome:
         producer = value.producer
         if producer is None:
-            return Refused((_no_producer(value),))
+            return Refused((no_producer(value),))
         entry = TABLE.get(producer.op)
         if entry is None or producer.graph is not consumer.graph:
-            return Refused((_no_weights_before(producer, consumer),))
+            return Refused((no_weights_before(producer, consumer),))
         if producer.refers_to_caller and not entry.ignores_attributes:
-            return Refused((_attribute_of_caller(producer),))
+            return Refused((attribute_of_caller(producer),))
         if entry.backward_of is not None:
             return entry.backward_of(producer, producer.outputs.index(value), affine, self.draft)
         if entry.backward is None or producer.outputs[0] is not value:
-            return Refused((_no_weights_before(producer, consumer),))
+            return Refused((no_weights_before(producer, consumer),))
         return entry.backward(producer, affine, self.draft)
 
 
@@ -352,7 +354,7 @@ class _Downstream:
             arrival = self.arrivals[heappop(self.queue)[-1]]
             node, depth = arrival.node, arrival.depth
             self.passed.add(node)
-            outcome = self._outcome(arrival) if depth < HORIZON else _too_far(node.label)
+            outcome = self._outcome(arrival) if depth < HORIZON else too_far(node.label)
             if self.trace is not None:
                 self.trace.append(_step(depth, node, node.label, outcome))
             if isinstance(outcome, Absorbed):
@@ -393,9 +395,9 @@ class _Downstream:
         node, affines = arrival.node, arrival.affines
         entry = TABLE.get(node.op)
         if entry is None or entry.forward is None:
-            return Refused((_no_weights_behind(node),))
+            return Refused((no_weights_behind(node),))
         if node.refers_to_caller:
-            return Refused((_attribute_of_caller(node),))
+            return Refused((attribute_of_caller(node),))
         if len(affines) == 1:
             ((position, affine),) = affines.items()
             return entry.forward(node, position, affine, self.draft)
@@ -429,55 +431,3 @@ def _deepest(ends: list[DeadEnd]) -> DeadEnd:
     depth = max(end.depth for end in ends)
     reasons = dict.fromkeys(reason for end in ends if end.depth == depth for reason in end.reasons)
     return DeadEnd(tuple(reasons), depth)
-
-
-def _no_producer(value: Value) -> Reason:
-    if value.initializer is not None:
-        what = "a stored constant"
-    elif value.graph.is_function:
-        what = "a parameter of the local function"
-    else:
-        what = "a graph input"
-    return Reason(
-        Code.NO_LINEAR_NEIGHBOUR, value.name, f"{value.name!r} is {what}; no weights come before it"
-    )
-
-
-def _no_weights_before(producer: Node, consumer: Node) -> Reason:
-    if producer.op in _QUANTIZERS:
-        return _quantizer(producer)
-    if producer.graph is not consumer.graph:
-        evidence = f"its input comes from {producer.op} {producer.label!r} in an outer graph"
-    else:
-        evidence = f"it follows {producer.op} {producer.label!r}, which has no weights to take it in"
-    return Reason(Code.NO_LINEAR_NEIGHBOUR, producer.label, evidence)
-
-
-def _no_weights_behind(consumer: Node) -> Reason:
-    if consumer.op in _QUANTIZERS:
-        return _quantizer(consumer)
-    evidence = f"it feeds {consumer.op} {consumer.label!r}, which has no weights to take it in"
-    return Reason(Code.NO_LINEAR_NEIGHBOUR, consumer.label, evidence)
-
-
-def _quantizer(node: Node) -> Reason:
-    return Reason(
-        Code.QUANTIZER,
-        node.label,
-        f"{node.op} {node.label!r} stands between it and the weights",
-        "fold the float model before quantizing it, or move the quantizer behind the normalization",
-    )
-
-
-def _attribute_of_caller(node: Node) -> Reason:
-    return Reason(
-        Code.NOT_CONSTANT,
-        node.label,
-        f"an attribute of {node.op} {node.label!r} is given by the caller of the local function",
-        "inline the function before folding",
-    )
-
-
-def _too_far(end: str) -> Refused:
-    evidence = f"no weights within {HORIZON} nodes; the search ended at {end!r}"
-    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, end, evidence),))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Reason, Refusal
 
 

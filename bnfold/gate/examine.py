@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bnfold.benchmarking.result import Benchmark, Level
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Refusal
     from bnfold.gate.targets import Target
     from bnfold.pipeline import Result

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfold.benchmarking.result import Benchmark
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Reason, Refusal
     from bnfold.verification.verdict import Verdict
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Code, Refusal
     from bnfold.report.schema import Report
     from bnfold.verification.measures import Closeness

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bnfold.fold.plan import Fold
+    from bnfold.fold.folded import Fold
     from bnfold.verification.case import Case, Model, Progress
     from bnfold.verification.feeds import Array, Feed
     from bnfold.verification.options import Verification

@@ -14,6 +14,7 @@ from support.claims import BN, expect, ops
 
 import bnfold
 from bnfold.fold import search
+from bnfold.fold.obstacles import HORIZON
 from bnfold.fold.ops import TABLE
 
 if TYPE_CHECKING:
@@ -468,7 +469,7 @@ def test_a_long_chain(direction: str, depth: int) -> None:
         y = net.node("Identity", y)
     net.output(net.bn(y, 4, name="bn") if direction == "backward" else conv(net, y))
     result = bnfold.optimize(net.model(), verify=False)
-    near = depth < search.HORIZON
+    near = depth < HORIZON
     assert len(result.folds) == near
     assert [(r.node, str(r.code)) for r in result.kept] == ([] if near else [("bn", "BNF019")])
 

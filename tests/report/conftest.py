@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support import command
 
-from bnfold.fold.plan import Fold
+from bnfold.fold.folded import Fold
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.pipeline import verify
 from bnfold.report.schema import Report, Seconds, Size
