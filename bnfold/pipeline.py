@@ -25,7 +25,9 @@ from bnfold.model.store import tensors as tensors_of
 from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
 from bnfold.provenance import Provenance, config_sha256
+from bnfold.remote import elsewhere
 from bnfold.report.schema import Report, Seconds, Size
+from bnfold.urls import is_url
 from bnfold.verification.options import BUDGET, Provider, TruthMode, Verification
 from bnfold.verification.verdict import FoldEvidence, Status, Verdict
 from bnfold.version import __version__
@@ -84,6 +86,8 @@ class Result:
             return model
         if self.report.output is None:
             raise UsageError("there is no resulting model: it was only inspected")
+        if is_url(self.report.output):
+            raise UsageError(f"the resulting model is at {self.report.output}; fetch it from there")
         return onnx.load(self.report.output)
 
     def save(self, path: str | Path) -> None:
@@ -96,6 +100,8 @@ class Result:
         source = self.content if self.content is not None else self.report.output
         if source is None:
             raise UsageError("there is no resulting model: it was only inspected")
+        if is_url(source):
+            raise UsageError(f"the resulting model is at {source!r}; fetch it from there")
         with staged(open_model(source), ModelEdits(), Path(path)) as stage:
             stage.commit()
 
@@ -113,6 +119,7 @@ class Result:
             )
 
 
+@elsewhere
 def inspect(
     model: Source,
     *,
@@ -137,6 +144,7 @@ def inspect(
     return Result(_decide(model, options, _silent).report, None)
 
 
+@elsewhere
 def explain(
     model: Source,
     name: str,
@@ -167,6 +175,7 @@ def explain(
             return explanations(opened, options, name)
 
 
+@elsewhere
 def optimize(
     model: Source,
     *,
@@ -304,6 +313,7 @@ class _Job:
         return None if index is None else Rejected(folds[index].node, folds[index].scope, evidence)
 
 
+@elsewhere
 def verify(
     original: Source,
     folded: Source,

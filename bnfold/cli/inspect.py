@@ -10,6 +10,7 @@ from bnfold.cli.options import Exclude, Freeze, Include, Json, Merge, Model, Rep
 from bnfold.cli.output import check_reports, print_data, print_result, print_text
 from bnfold.cli.settings import first, settings
 from bnfold.errors import UsageError
+from bnfold.urls import located
 
 
 def inspect(
@@ -47,12 +48,12 @@ def inspect(
         if report:
             raise UsageError("--explain prints what was tried; --report is for the whole model")
         found = pipeline.explain(
-            model, explain, freeze=freeze, include=included, exclude=excluded, merge=merge
+            located(model), explain, freeze=freeze, include=included, exclude=excluded, merge=merge
         )
         if json:
             print_data(to_json(found))
         else:
             print_text(render(found))
         return
-    result = pipeline.inspect(model, freeze=freeze, include=included, exclude=excluded, merge=merge)
+    result = pipeline.inspect(located(model), freeze=freeze, include=included, exclude=excluded, merge=merge)
     print_result(result, report, as_json=json, every=True)

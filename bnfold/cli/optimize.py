@@ -29,6 +29,7 @@ from bnfold.cli.output import check_reports, print_result
 from bnfold.cli.settings import first, runner, settings
 from bnfold.cli.several import Several, several
 from bnfold.errors import UsageError
+from bnfold.urls import located, shown
 
 if TYPE_CHECKING:
     from bnfold.fleet.task import Options
@@ -39,11 +40,11 @@ def optimize(
     models: Models,
     *,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--output",
-            help="Where to write; model.folded.onnx beside model.onnx by default.",
+            help="Where to write, a file or a URL; model.folded.onnx beside model.onnx by default.",
             metavar="FILE",
             show_default=False,
         ),
@@ -128,22 +129,30 @@ def optimize(
     if out_dir is not None:
         if in_place or output is not None or bench:
             raise UsageError("--out-dir is for several models; leave -o, --in-place and --bench out")
-        several(Several(models, out_dir, options, resume=resume), jobs, report, as_json=json)
+        several(
+            Several([located(model) for model in models], out_dir, options, resume=resume),
+            jobs,
+            report,
+            as_json=json,
+        )
     if jobs is not None or resume:
         raise UsageError("--jobs and --resume are for several models, whose results go to an --out-dir")
     if len(models) > 1:
         raise UsageError(f"{len(models)} models: their results need an --out-dir")
-    (model,) = models
-    if not in_place and output is None:
-        output = model.parent / f"{model.stem}.folded.onnx"
-    check_reports(report, model, output)
+    model = located(models[0])
+    target = None if output is None else located(output)
+    if not in_place and target is None:
+        if isinstance(model, str):
+            raise UsageError(f"{shown(model)}: say where the result goes (-o)")
+        target = model.parent / f"{model.stem}.folded.onnx"
+    check_reports(report, model, target)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
 
     with progress() as tell:
         result = pipeline.optimize(
-            model, output=output, in_place=in_place, bench=bench, progress=tell, **options(model)
+            model, output=target, in_place=in_place, bench=bench, progress=tell, **options(Path(model))
         )
     print_result(result, report, as_json=json)
     raise typer.Exit(_exit_code(result, verified=verify))

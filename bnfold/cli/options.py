@@ -10,14 +10,13 @@ import typer
 
 # Not typer's business whether they can be read: what is wrong with a model has its own exit code.
 Model = Annotated[
-    Path, typer.Argument(help="The ONNX model.", metavar="MODEL", readable=False, show_default=False)
+    str, typer.Argument(help="The ONNX model, a file or a URL.", metavar="MODEL", show_default=False)
 ]
 Models = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        help="The ONNX model, or several: files, folders, globs.",
+        help="The ONNX model, a file or a URL; or several: files, folders, globs.",
         metavar="MODEL...",
-        readable=False,
         show_default=False,
     ),
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _UNBROKEN = 10_000  # columns
 
 
-def check_reports(paths: list[Path] | None, *models: Path | None) -> None:
+def check_reports(paths: list[Path] | None, *models: str | Path | None) -> None:
     """Complain before any work: a report that cannot be written must not come to light after it."""
     if not paths:
         return

@@ -30,7 +30,7 @@ class Several:
         resume: leave results that are up to date.
     """
 
-    models: Sequence[Path]
+    models: Sequence[str | Path]
     out_dir: Path
     options: Callable[[Path], Options]
     resume: bool

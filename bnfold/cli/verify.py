@@ -20,18 +20,17 @@ from bnfold.cli.options import (
 )
 from bnfold.cli.output import print_data, print_text
 from bnfold.cli.settings import first, runner, settings
+from bnfold.urls import located
 
 
 def verify(
     original: Annotated[
-        Path,
+        str,
         typer.Argument(help="The model that is right by definition.", metavar="ORIGINAL", show_default=False),
     ],
     folded: Annotated[
-        Path,
-        typer.Argument(
-            help="The model to compare with it.", metavar="FOLDED", readable=False, show_default=False
-        ),
+        str,
+        typer.Argument(help="The model to compare with it.", metavar="FOLDED", show_default=False),
     ],
     *,
     inputs: Inputs = None,
@@ -52,12 +51,12 @@ def verify(
     from bnfold.progress import progress  # noqa: PLC0415  # slow
     from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
-    wishes = parse(first(inputs, default=settled.feeds.of(original)), ranges or ())
+    wishes = parse(first(inputs, default=settled.feeds.of(Path(original))), ranges or ())
     with progress() as tell:
         tell("verifying")
         verdict = pipeline.verify(
-            original,
-            folded,
+            located(original),
+            located(folded),
             inputs=wishes,
             seed=seed,
             truth=truth.value,

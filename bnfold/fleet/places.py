@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
+from bnfold.urls import is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +46,10 @@ def places(wanted: Iterable[str | Path], out_dir: Path) -> tuple[Place, ...]:
     """
     found: dict[Place, None] = {}
     for each in wanted:
+        if is_url(each):
+            raise UsageError(
+                f"{shown(str(each))}: models at URLs are done one at a time, without a folder for results"
+            )
         here = [Place(source, out_dir / way) for source, way in _models(each, out_dir)]
         if not here:
             raise UsageError(_nothing(each))

@@ -39,7 +39,16 @@ if TYPE_CHECKING:
 
     from bnfold.model.wire import Buffer
 
-__all__ = ["THRESHOLD", "ModelFile", "Span", "node_tensors", "open_buffer", "open_model", "tensors"]
+__all__ = [
+    "THRESHOLD",
+    "ModelFile",
+    "Span",
+    "external_locations",
+    "node_tensors",
+    "open_buffer",
+    "open_model",
+    "tensors",
+]
 
 _OPEN_MAPS = 32
 _NUMBER_DIGITS = 19
@@ -410,6 +419,11 @@ def open_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
     Raises:
         ModelError: it cannot be read as an ONNX model, or its external data is missing or not allowed.
     """
+    proto, left_out = _skeleton(buffer, name)
+    return ModelFile(path, buffer, proto, left_out)
+
+
+def _skeleton(buffer: Buffer, name: str) -> tuple[onnx.ModelProto, dict[int, int]]:
     try:
         pieces, left_out = outline(buffer)
         data = b"".join(_pieces_of(buffer, pieces))
@@ -420,7 +434,21 @@ def open_buffer(path: Path | None, buffer: Buffer, name: str) -> ModelFile:
             raise ModelError(f"{name} is no ONNX model but {looks_like}") from None
         detail = error if isinstance(error, ModelError) else "its bytes are damaged or of another format"
         raise ModelError(f"{name} cannot be read as an ONNX model: {detail}") from None
-    return ModelFile(path, buffer, proto, left_out)
+    return proto, left_out
+
+
+def external_locations(path: Path) -> tuple[str, ...]:
+    """The files that a model wants beside it, by its own account: they may be missing or not allowed.
+
+    Raises:
+        ModelError: it cannot be read as an ONNX model.
+        EnvironmentFault: it may not be read.
+    """
+    proto, _ = _skeleton(_read_file(path), str(path))
+    external = (t for t, _ in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL)
+    named = (str(e.value) for t in external for e in t.external_data if e.key == "location")
+    # The payloads of the model file itself have no location.
+    return tuple(dict.fromkeys(location for location in named if location))
 
 
 def _pieces_of(buffer: Buffer, pieces: Iterable[bytes | Range]) -> Iterator[bytes]:

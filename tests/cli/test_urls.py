@@ -1,0 +1,67 @@
+"""Models at URLs on the command line: `memory://` of fsspec, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import command
+from support.command import Outcome
+
+from bnfold.cli import Exit
+
+fsspec = pytest.importorskip("fsspec", reason="comes with bnfold[test]")
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def memory() -> Iterator[Any]:
+    """`memory://`, with `model.onnx` in it."""
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/model.onnx", command.small().SerializeToString())
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def test_optimize(call: Call, memory: Any) -> None:  # noqa: ANN401  # a filesystem
+    found = call("optimize", "memory://model.onnx", "-o", "memory://a//b/small.onnx", "--json")
+    assert found.code == Exit.DONE, found.err
+    said = json.loads(found.out)["model"]
+    assert (said["source"], said["output"]) == ("memory://model.onnx", "memory://a//b/small.onnx")
+    assert b"BatchNormalization" in memory.cat_file("/a//b/small.onnx")
+    assert sorted(p.name for p in Path().iterdir()) == ["model.onnx", "other.onnx"]
+
+
+def test_inspect_and_verify(folder: Path, call: Call) -> None:
+    assert "1 folded" in call("inspect", "memory://model.onnx").out
+    assert call("verify", "memory://model.onnx", "model.onnx").code == Exit.DONE
+    assert call("verify", (folder / "model.onnx").as_uri(), "other.onnx").code == Exit.FINDING
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("optimize", "memory://model.onnx"), Exit.USAGE, "say where the result goes"),
+        (("optimize", "memory://model.onnx", "--in-place"), Exit.USAGE, "in place"),
+        (("optimize", "memory://model.onnx", "--out-dir", "out"), Exit.USAGE, "one at a time"),
+        (
+            ("optimize", "model.onnx", "-o", "https://u:secret@h/m.onnx"),
+            Exit.USAGE,
+            "no result can be written",
+        ),
+        (("inspect", "memory://missing.onnx"), Exit.MODEL, "memory://missing.onnx cannot be opened"),
+        (("inspect", "nothing://u:secret@h/m.onnx"), Exit.USAGE, "nothing://***h/m.onnx"),
+        (("inspect", "https://u:secret@127.0.0.1:1/m.onnx?sig=secret"), Exit.FAULT, "127.0.0.1"),
+    ],
+    ids=str,
+)
+def test_what_goes_wrong_is_one_line(call: Call, arguments: tuple[str, ...], code: Exit, says: str) -> None:
+    found = call(*arguments)
+    assert found.code == code
+    assert says in found.error
+    assert "secret" not in found.err
