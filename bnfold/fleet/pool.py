@@ -50,8 +50,11 @@ def in_processes(
         EnvironmentFault: no process could be started.
     """
     waiting = deque(enumerate(tasks))
+    first = True
     while waiting:
-        for index, task in (yield from _until_one_dies(work, waiting, jobs)):
+        lost = yield from _until_one_dies(work, waiting, jobs, first=first)
+        first = False
+        for index, task in lost:
             if (yield from _until_one_dies(work, deque([(index, task)]), 1)):
                 yield index, died(task, _death())
 
@@ -63,12 +66,15 @@ def _death() -> EnvironmentFault:
 
 
 def _until_one_dies(
-    work: Callable[[Task], Outcome], waiting: deque[tuple[int, Task]], jobs: int
+    work: Callable[[Task], Outcome], waiting: deque[tuple[int, Task]], jobs: int, *, first: bool = False
 ) -> Generator[tuple[int, Outcome], None, list[tuple[int, Task]]]:
     """Take tasks from those that wait until none is left, or a process dies.
 
     Returns:
         The tasks that were taken and have no outcome.
+
+    Raises:
+        EnvironmentFault: no process could be started, which later would be the death of a process.
     """
     ended, here = Pipe(duplex=False)
     # Not forked: this process may have threads.
@@ -76,7 +82,8 @@ def _until_one_dies(
     running: dict[Future[Outcome], tuple[int, Task]] = {}
     lost: list[tuple[int, Task]] = []
     try:
-        _check_that_one_starts(pool)
+        if first:
+            _check_that_one_starts(pool)
         while (waiting and not lost) or running:
             while waiting and not lost and len(running) < jobs:
                 with _interrupts_later():
