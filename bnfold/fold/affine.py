@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Values = NDArray[np.float64]
-Vector = Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Affine:
     bias: Values
 
     @classmethod
-    def along(cls, axis: int, center: Vector, scale: Vector, bias: Vector) -> Affine:
+    def along(cls, axis: int, center: Values, scale: Values, bias: Values) -> Affine:
         """The map along one axis, of vectors `[C]` or `[1]`; if all are `[1]`, that of the whole tensor."""
         if len(center) == len(scale) == len(bias) == 1:
             return cls((), center.reshape(()), scale.reshape(()), bias.reshape(()))
@@ -177,7 +176,7 @@ class Affine:
 
 
 def of_batch_normalization(
-    scale: Vector, bias: Vector, mean: Vector, var: Vector, epsilon: float, *, axis: int = 1
+    scale: Values, bias: Values, mean: Values, var: Values, epsilon: float, *, axis: int = 1
 ) -> Affine:
     """The affine map of a BatchNormalization at inference.
 

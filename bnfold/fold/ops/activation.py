@@ -19,7 +19,7 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
-    from bnfold.fold.affine import Values, Vector
+    from bnfold.fold.affine import Values
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
 
@@ -126,8 +126,8 @@ def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome
         )
         return Refused((Reason(Code.SIGN, node.label, evidence),))
 
-    def moved(bound: Vector) -> Vector:
-        values: Vector = (bound - shift[0]) / scale[0] if forward else bound * scale[0] + shift[0]
+    def moved(bound: Values) -> Values:
+        values: Values = (bound - shift[0]) / scale[0] if forward else bound * scale[0] + shift[0]
         return values
 
     if node.opset < _BOUNDS_ARE_INPUTS_SINCE:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.fold.affine import Affine, Vector
+from bnfold.fold.affine import Affine, Values
 from bnfold.fold.changes import Bypass, Dissolve, SetWeight
 from bnfold.fold.operator import Carried, Choice, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import addend, along, checked, no_room, not_constant
@@ -156,7 +156,7 @@ def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
     return position, own
 
 
-def _map(op: str, position: int, values: Vector, axis: int) -> Affine:
+def _map(op: str, position: int, values: Values, axis: int) -> Affine:
     zero, one = np.zeros(1), np.ones(1)
     if op == "Add":
         return Affine.along(axis, zero, one, values)
