@@ -78,6 +78,7 @@ def check(
     from bnfold.gate.examine import Questions  # noqa: PLC0415
     from bnfold.gate.finding import Kind  # noqa: PLC0415
     from bnfold.progress import progress  # noqa: PLC0415
+    from bnfold.report.formats import SURVEYS  # noqa: PLC0415
 
     here = Path.cwd()
     root = targets.root_of(here)
@@ -97,7 +98,7 @@ def check(
         root=root,
         exclude=first(exclude_models, settled.exclude_models, default=()),
     )
-    check_reports(report, *(target.path for target in chosen.chosen), baseline)
+    check_reports(report, *(target.path for target in chosen.chosen), baseline, formats=SURVEYS)
     questions = Questions(
         root,
         tuple(first(include, settled.include, default=())),
@@ -111,16 +112,10 @@ def check(
         rules = run.Rules(kinds, baseline, update_baseline)
         # Models that work side by side slow each other down.
         survey = run.check(chosen, questions, rules, jobs=1 if questions.race else jobs, tell=tell)
-    _write(survey, report)
+    for path in report or ():
+        write_report(path, SURVEYS[path.suffix](survey))
     _show(survey, output_format)
     raise typer.Exit(survey.exit_code)
-
-
-def _write(survey: Survey, reports: list[Path] | None) -> None:
-    from bnfold.report.formats import SURVEYS  # noqa: PLC0415  # slow
-
-    for path in reports or ():
-        write_report(path, SURVEYS[path.suffix](survey))
 
 
 def _show(survey: Survey, output_format: Format) -> None:

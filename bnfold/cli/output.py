@@ -11,22 +11,35 @@ from typing import TYPE_CHECKING
 from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bnfold.pipeline import Result
 
 _UNBROKEN = 10_000  # columns
 
 
-def check_reports(paths: list[Path] | None, *models: str | Path | None) -> None:
-    """Complain before any work: a report that cannot be written must not come to light after it."""
+def check_reports(
+    paths: list[Path] | None, *taken_by: str | Path | None, formats: Collection[str] | None = None
+) -> None:
+    """Complain before any work: a report that cannot be written must not come to light after it.
+
+    Args:
+        paths: where reports are to go.
+        taken_by: models and whatever else must not be written over.
+        formats: suffixes that there are; None for those of the report of one model.
+    """
     if not paths:
         return
     from bnfold.report.formats import REPORTS  # noqa: PLC0415  # for reports alone
 
-    taken = {os.path.realpath(model) for model in models if model is not None}
+    known = REPORTS if formats is None else formats
+    taken = {os.path.realpath(model) for model in taken_by if model is not None}
     for path in paths:
-        if path.suffix not in REPORTS:
-            known = ", ".join(REPORTS)
-            raise UsageError(f"--report {path}: the format follows from the suffix, which must be of {known}")
+        if path.suffix not in known:
+            choices = ", ".join(known)
+            raise UsageError(
+                f"--report {path}: the format follows from the suffix, which must be of {choices}"
+            )
         if path.is_dir() or not path.parent.is_dir():
             raise UsageError(f"--report {path}: no file can be written there; is the folder right?")
         if os.path.realpath(path) in taken:

@@ -47,7 +47,9 @@ def several(wanted: Several, jobs: int | None, reports: list[Path] | None, *, as
     from bnfold.report.formats import FLEETS  # noqa: PLC0415
 
     chosen = places(wanted.models, wanted.out_dir)
-    check_reports(reports, *(path for place in chosen for path in (place.source, place.output)))
+    check_reports(
+        reports, *(path for place in chosen for path in (place.source, place.output)), formats=FLEETS
+    )
     tasks = [
         Task(str(place.source), str(place.output), wanted.resume, wanted.options(place.source))
         for place in chosen

@@ -20,6 +20,7 @@ from support.command import Outcome
 
 from bnfold import pipeline
 from bnfold.cli import Exit
+from bnfold.report import formats
 from bnfold.verification.verdict import Verdict
 
 Call = Callable[..., Outcome]
@@ -242,6 +243,17 @@ def test_usage(folder: Path, call: Call, arguments: tuple[str, ...], says: str) 
     assert found.code == Exit.USAGE
     assert says in found.error
     assert digest(folder) == before
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_formats_that_only_another_command_has(
+    call: Call, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """Each has a table of its own; a suffix that one lacks is found out before any work."""
+    monkeypatch.setitem(formats.REPORTS, ".odd", lambda _report: "")
+    verb = ("optimize", "models", "--out-dir", "out") if several else ("check", "models")
+    found = call(*verb, "--report", "r.odd")
+    assert (found.code, "r.odd" in found.error) == (Exit.USAGE, True)
 
 
 def test_a_report_never_goes_over_a_model(folder: Path, call: Call) -> None:
