@@ -14,6 +14,7 @@ from onnx import TensorProto
 from bnfold.errors import ModelError
 from bnfold.fold import merge
 from bnfold.fold.affine import Affine
+from bnfold.fold.changes import AppendNode
 from bnfold.fold.draft import Draft
 from bnfold.fold.folded import Fold
 from bnfold.fold.lift import of_node
@@ -23,7 +24,7 @@ from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.options import Options
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.fold.search import DeadEnd, Seen, Site, Way, backward, forward
-from bnfold.fold.spelled import Chain, spelled_out
+from bnfold.fold.spelled import Chain, is_step, spelled_out
 from bnfold.fold.trace import Attempt
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
@@ -235,12 +236,25 @@ class _Planner:
             del self.waiting[node]
             self.kept.pop(node, None)
             self._commit(site, behind, "forward")
+            for change in behind.changes:
+                if isinstance(change, AppendNode):
+                    self._settle_behind(change.node)
             return True
         # The search that came farthest tells most; where both end at once, what comes before is named first.
         ends = sorted((before, behind), key=lambda end: -end.depth)
         reasons = dict.fromkeys(reason for end in ends for reason in end.reasons)
         self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
         return False
+
+    def _settle_behind(self, node: Node) -> None:
+        """With the bias that a layer has gained, the scale behind it may spell out a normalization."""
+        last = node
+        while (result := last.outputs[0]) is not None:
+            uses = self.draft.readers(result)
+            if len(uses) != 1 or not is_step(uses[0].node, self.draft):
+                break
+            last = uses[0].node
+        self.settle_backward(last)
 
     def _try_backward(self, site: Site) -> None:
         found = self._backward(site)
@@ -280,6 +294,7 @@ class _Planner:
         found = self._backward(site)
         if isinstance(found, Way):
             if all(TABLE[n.op].linear or n.op == "BatchNormalization" for n in found.into):
+                self.kept.pop(site.node, None)
                 self._commit(site, found, "backward")
         elif _has_weights(chain.head) and found.reasons[0].code in _ABOUT_THE_EDGE:
             self.kept[site.node] = Refusal(site.node.label, site.op, site.node.graph.label, found.reasons)

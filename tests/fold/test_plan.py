@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.build import Net
-from support.claims import expect
+from support.claims import expect, ops
 
 import bnfold
 from bnfold.errors import ModelError
@@ -82,3 +82,16 @@ def test_one_statistic_for_all_channels_is_no_model(which: str) -> None:
     net.output(y, shape=[1, 4, 4, 4])
     with pytest.raises(ModelError, match=r"'bn': scale, bias, mean and variance differ in length"):
         bnfold.optimize(net.model(), verify=False)
+
+
+@pytest.mark.parametrize("op", ["Mul", "Div"])
+def test_a_bias_gained_forward_spells_out_a_normalization_with_the_scale_behind_it(op: str) -> None:
+    """A second run would fold it, and nothing may be left for a second run."""
+    net = Net(17)
+    y = net.bn(net.input("x", 2, 3, 5), 3, name="bn")
+    y = net.node("MatMul", net.init(net.draw(2, 3)), y)
+    net.output(net.node(op, y, net.init(net.draw(2, 1, low=0.5, high=2.0)), name="behind"), shape=[2, 2, 5])
+    result = expect(net.model(), folded={"bn"})
+    assert ops(result.model) == ["MatMul", "Add"]
+    assert [f.node for f in result.folds] == ["bn", "behind"]
+    assert not bnfold.optimize(result.model, verify=False).folds
