@@ -14,7 +14,6 @@ from onnx import TensorProto
 from bnfold.errors import ModelError
 from bnfold.fold import merge
 from bnfold.fold.affine import Affine
-from bnfold.fold.changes import AppendNode
 from bnfold.fold.draft import Draft
 from bnfold.fold.folded import Fold
 from bnfold.fold.lift import of_node
@@ -24,7 +23,7 @@ from bnfold.fold.ops import TABLE, elementwise
 from bnfold.fold.options import Options
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.fold.search import DeadEnd, Seen, Site, Way, backward, forward
-from bnfold.fold.spelled import Chain, is_step, spelled_out
+from bnfold.fold.spelled import Chain, spelled_out
 from bnfold.fold.trace import Attempt
 from bnfold.fold.weight import Weight
 from bnfold.model.shapes import contradiction
@@ -133,6 +132,7 @@ class _Planner:
         self.waiting: dict[Node, DeadEnd] = {}
         self.seen = Seen()
         self.merged: list[str] = []
+        self.moved = False  # whether something happened that may let go what found nobody so far
 
     def settle(self, nodes: list[Node]) -> None:
         """Decide about all of them."""
@@ -140,12 +140,20 @@ class _Planner:
         with np.errstate(all="ignore"):
             for node in nodes:
                 self.settle_backward(node)
-            while self.options.merge and self.settle_merges(nodes):
-                # Where branches became one, their sum has weights now.
-                self.retry_backward()
-            # From the back, since a later one stands in the way of an earlier one; again while any has gone.
-            while sum(self.settle_forward(node) for node in reversed(nodes)):
+            while self._settle_again(nodes):
                 pass
+
+    def _settle_again(self, nodes: list[Node]) -> bool:
+        """What earlier decisions have made possible; whether there was anything."""
+        if self.options.merge and self.settle_merges(nodes):
+            # Where branches became one, their sum has weights now.
+            self.moved = True
+        if self.moved:
+            self.moved = False
+            self.retry_backward(nodes)
+            return True
+        # From the back, since a later one stands in the way of an earlier one.
+        return sum(self.settle_forward(node) for node in reversed(nodes)) > 0
 
     def settled(self, nodes: list[Node]) -> tuple[tuple[Fold, ...], tuple[Refusal, ...]]:
         """Both results in the order of the model."""
@@ -178,13 +186,12 @@ class _Planner:
                 self._settle_merge(node)
         return len(self.merged) > before
 
-    def retry_backward(self) -> None:
+    def retry_backward(self, nodes: list[Node]) -> None:
         """Ask again for those that found nobody."""
         self.seen = Seen()
-        for node in list(self.waiting):
-            lifted = of_node(node, self.draft)
-            if isinstance(lifted, Affine):
-                self._try_backward(Site(node, 0, lifted, node.op))
+        for node in nodes:
+            if node in self.waiting or node.op in elementwise.OPS:
+                self.settle_backward(node)
 
     def _settle_merge(self, node: Node) -> None:
         found = merge.find(node, self._movable, self.draft)
@@ -196,6 +203,7 @@ class _Planner:
         self._take_in_constants(found.into)
         for normalization in found.normalizations:
             del self.waiting[normalization]
+            self.kept.pop(normalization, None)
             self.folds[normalization] = _fold(
                 normalization, normalization.op, Way(into=(found.into,)), "sideways", self.draft
             )
@@ -234,27 +242,13 @@ class _Planner:
         self._note(site, "forward", trace, behind)
         if isinstance(behind, Way):
             del self.waiting[node]
-            self.kept.pop(node, None)
             self._commit(site, behind, "forward")
-            for change in behind.changes:
-                if isinstance(change, AppendNode):
-                    self._settle_behind(change.node)
             return True
         # The search that came farthest tells most; where both end at once, what comes before is named first.
         ends = sorted((before, behind), key=lambda end: -end.depth)
         reasons = dict.fromkeys(reason for end in ends for reason in end.reasons)
         self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
         return False
-
-    def _settle_behind(self, node: Node) -> None:
-        """With the bias that a layer has gained, the scale behind it may spell out a normalization."""
-        last = node
-        while (result := last.outputs[0]) is not None:
-            uses = self.draft.readers(result)
-            if len(uses) != 1 or not is_step(uses[0].node, self.draft):
-                break
-            last = uses[0].node
-        self.settle_backward(last)
 
     def _try_backward(self, site: Site) -> None:
         found = self._backward(site)
@@ -294,7 +288,6 @@ class _Planner:
         found = self._backward(site)
         if isinstance(found, Way):
             if all(TABLE[n.op].linear or n.op == "BatchNormalization" for n in found.into):
-                self.kept.pop(site.node, None)
                 self._commit(site, found, "backward")
         elif _has_weights(chain.head) and found.reasons[0].code in _ABOUT_THE_EDGE:
             self.kept[site.node] = Refusal(site.node.label, site.op, site.node.graph.label, found.reasons)
@@ -305,6 +298,10 @@ class _Planner:
         self.draft.revalued.update((v, None) for node in between for v in node.outputs if v is not None)
         for change in way.changes:
             self.draft.apply(change)
+        # Gone forward, it may have freed an edge, or given a layer a bias; gone into another normalization, it
+        # may have turned a scale that stood in its way.
+        self.moved |= direction == "forward" or any(n.op == "BatchNormalization" for n in way.into)
+        self.kept.pop(site.node, None)
         self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)
         self.ways[site.node] = (*way.into, *way.through)
 

@@ -28,7 +28,7 @@ def spelled_out(node: Node, draft: Draft) -> Chain | None:
     if result is None:
         return None
     uses = draft.readers(result)
-    if len(uses) == 1 and is_step(uses[0].node, draft):
+    if len(uses) == 1 and _is_step(uses[0].node, draft):
         return None
     ops: list[str] = []
     scales = shifts = False
@@ -52,6 +52,5 @@ def spelled_out(node: Node, draft: Draft) -> Chain | None:
     return Chain(Site(node, first[0], first[1], "+".join(reversed(ops))), current)
 
 
-def is_step(node: Node, draft: Draft) -> bool:
-    """Whether a node does nothing but constant arithmetic of one channel each."""
+def _is_step(node: Node, draft: Draft) -> bool:
     return node.op in elementwise.OPS and not isinstance(elementwise.step(node, draft), Refused)

@@ -95,3 +95,14 @@ def test_a_bias_gained_forward_spells_out_a_normalization_with_the_scale_behind_
     assert ops(result.model) == ["MatMul", "Add"]
     assert [f.node for f in result.folds] == ["bn", "behind"]
     assert not bnfold.optimize(result.model, verify=False).folds
+
+
+def test_a_normalization_that_another_has_turned_around_is_asked_again() -> None:
+    """Two negative scales make a positive one, which passes a maximum."""
+    net = Net(17)
+    y = net.bn(net.input("x", 2, 3, 4, 4), 3, name="first", stats={"scale": np.ones(3)})
+    y = net.node("MaxPool", y, kernel_shape=[2, 2])
+    y = net.bn(y, 3, name="second", stats={"scale": -np.ones(3)})
+    y = net.node("Identity", y)
+    net.output(net.bn(y, 3, name="third", stats={"scale": -np.ones(3)}), shape=[2, 3, 3, 3])
+    expect(net.model(), folded={"second", "third"})
