@@ -298,8 +298,8 @@ class _Planner:
         self.draft.revalued.update((v, None) for node in between for v in node.outputs if v is not None)
         for change in way.changes:
             self.draft.apply(change)
-        # Gone forward, it may have freed an edge, or given a layer a bias; gone into another normalization, it
-        # may have turned a scale that stood in its way.
+        # Gone forward, it may have freed an edge, or given a layer a bias; gone into another normalization,
+        # it may have turned a scale that stood in its way.
         self.moved |= direction == "forward" or any(n.op == "BatchNormalization" for n in way.into)
         self.kept.pop(site.node, None)
         self.folds[site.node] = _fold(site.node, site.op, way, direction, self.draft)
