@@ -74,8 +74,10 @@ class Affine:
 
     @property
     def scaling(self) -> Affine:
-        """The map without its shift."""
-        return Affine(self.axes, np.zeros_like(self.scale), self.scale, np.zeros_like(self.scale))
+        """The map without its shift, as long as with it."""
+        # The shift may be all that differs from channel to channel.
+        scale = np.broadcast_to(self.scale, self.dims)
+        return Affine(self.axes, np.zeros(self.dims), scale, np.zeros(self.dims))
 
     def equals(self, other: Affine) -> bool:
         """Whether both have the same entries."""

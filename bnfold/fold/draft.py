@@ -286,9 +286,12 @@ class Draft:
         if node.op in {"Conv", "ConvTranspose"}:
             weight = self.weight(node, 1)
             if isinstance(weight, Weight):
-                groups = 1 if node.op == "Conv" else node.int_attribute("group", 1)
-                channels = weight.dims[0] if node.op == "Conv" else weight.dims[1] * groups
-                return (None, channels) + (None,) * (len(weight.dims) - 2)
+                space = (None,) * (len(weight.dims) - 2)
+                if node.op == "Conv":
+                    return (None, weight.dims[0], *space)
+                # How many groups there are is not known here where the caller of a function says so.
+                group = None if node.refers_to_caller else node.int_attribute("group", 1)
+                return (None, None if group is None else weight.dims[1] * group, *space)
         return None
 
 

@@ -109,6 +109,15 @@ def test_without_the_axes_that_do_not_matter(case: tuple[Affine, tuple[int, ...]
         )
 
 
+@given(_maps())
+def test_without_its_shift(case: tuple[Affine, tuple[int, ...]]) -> None:
+    affine, shape = case
+    values, nothing = _tensor(shape), np.zeros(shape)
+    expected = _by_hand(affine, values) - _by_hand(affine, nothing)
+    assert np.array_equal(_by_hand(affine.scaling, values), expected)
+    assert affine.scaling.dims == affine.dims, "a layer that takes it in asks for as many channels"
+
+
 def test_one_entry_is_for_the_whole_tensor() -> None:
     one = Affine.along(1, np.array([1.0]), np.array([2.0]), np.array([3.0]))
     assert one.axes == ()

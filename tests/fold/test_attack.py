@@ -279,6 +279,33 @@ def test_a_mode_that_is_no_text() -> None:
     assert [r.node for r in bnfold.optimize(model, verify=False).kept] == ["bn"]
 
 
+def test_a_shift_that_differs_where_the_scale_does_not() -> None:
+    """The one term of a sum gets the scale alone, and knows of no channels from it."""
+    net = Net()
+    x = net.input("x", 2, 3, 4, 4)
+    y = net.node("Add", net.conv(x, 3, 2), net.conv(x, 3, 2))
+    y = net.node("Flatten", net.node("Add", y, net.init(net.draw(2, 1, 1))))
+    same = {"scale": 1.5, "bias": 0.25, "mean": 0.5, "var": 2.0}
+    net.output(net.bn(y, 8, stats={k: np.full(8, v) for k, v in same.items()}, name="bn"))
+    expect(net.model(), folded=["bn"], merge=False)
+
+
+def test_groups_that_the_caller_gives() -> None:
+    body = Net(prefix="body_")
+    group = onnx.AttributeProto(name="group", type=onnx.AttributeProto.INT, ref_attr_name="groups")
+    y = body.node("ConvTranspose", "x", body.const(body.draw(4, 1, 1, 1), "node"))
+    body.nodes[-1].attribute.append(group)
+    statistics = [body.node("Constant", value_floats=[number]) for number in (1.5, 0.25, 0.5, 2.0)]
+    body.node("BatchNormalization", y, *statistics, out="y", name="bn")
+    imports = [helper.make_opsetid("", 17)]
+    net = Net()
+    net.output(net.node("Block", net.input("x", 1, 4, 4, 4), domain="local", groups=1), shape=[1, 1, 4, 4])
+    net.functions.append(
+        helper.make_function("local", "Block", ["x"], ["y"], body.nodes, imports, ["groups"])
+    )
+    expect(net.model({"local": 1}))
+
+
 # --- long chains -------------------------------------------------------------------------------------------
 
 
