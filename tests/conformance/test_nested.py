@@ -51,9 +51,9 @@ def test_a_branch_holds_conv_and_bn(taken: bool) -> None:
         SHAPE,
     )
     model = net.model()
-    result = expect(model, feeds=feeds(model) | {"c": np.array(taken)})
-    for item in [*result.folds, *result.kept]:
-        assert item.scope, "a nested BN says where it stands"
+    result = expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded={"tbn", "ebn"})
+    for fold in result.folds:
+        assert fold.scope, "a nested BN says where it stands"
 
 
 @BOTH
@@ -68,7 +68,7 @@ def test_both_branches_share_an_outer_weight(taken: bool) -> None:
 
     either(net, body, body, SHAPE)
     model = net.model()
-    expect(model, feeds=feeds(model) | {"c": np.array(taken)})
+    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded={"then_bn", "otherwise_bn"})
 
 
 @BOTH
@@ -139,7 +139,7 @@ def test_the_bn_is_in_a_body_and_the_conv_outside(taken: bool) -> None:
     y = net.conv(net.input("x", 1, 3, 6, 6), 3, 4)
     either(net, lambda b: b.bn(y, 4, name="tbn"), lambda b: b.node("Relu", y), SHAPE)
     model = net.model()
-    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded=set())
+    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded=set(), kept={"tbn": "BNF019"})
 
 
 @BOTH
@@ -149,7 +149,7 @@ def test_the_bn_is_in_a_body_and_alone_reads_the_conv_outside(taken: bool) -> No
     y = net.conv(x, 3, 4)
     either(net, lambda b: b.bn(y, 4, name="tbn"), lambda b: b.conv(x, 3, 4), SHAPE)
     model = net.model()
-    expect(model, feeds=feeds(model) | {"c": np.array(taken)})
+    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded=set(), kept={"tbn": "BNF019"})
 
 
 @BOTH
@@ -165,7 +165,7 @@ def test_a_body_shadows_the_name_of_a_weight(taken: bool) -> None:
 
     either(net, body, body, SHAPE)
     model = net.model()
-    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, runtime=True)
+    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded=["same_bn", "same_bn"])
 
 
 @BOTH
@@ -205,7 +205,7 @@ def test_the_body_output_is_the_bn_output(taken: bool) -> None:
         lambda b: b.bn(b.conv(x, 3, 4), 4, name="ebn", out="else_result"), SHAPE,
     )  # fmt: skip
     model = net.model()
-    result = expect(model, feeds=feeds(model) | {"c": np.array(taken)})
+    result = expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded={"tbn", "ebn"})
     graphs = [a.g for a in result.model.graph.node[-1].attribute]
     assert sorted(g.output[0].name for g in graphs) == ["else_result", "then_result"]
 
@@ -242,7 +242,7 @@ def test_a_loop_body_holds_conv_and_bn() -> None:
         return b.bn(b.conv(state, 4, 4, pads=[1, 1, 1, 1]), 4, name="lbn")
 
     run_loop(net, inside)
-    expect(net.model())
+    expect(net.model(), folded={"lbn"})
 
 
 def test_the_loop_body_reads_an_outer_weight_that_others_read() -> None:
@@ -255,7 +255,7 @@ def test_the_loop_body_reads_an_outer_weight_that_others_read() -> None:
 
     run_loop(net, inside)
     net.output(net.conv("x", 4, 4, weight=w))
-    expect(net.model())
+    expect(net.model(), folded={"lbn"})
 
 
 def test_a_loop_carries_the_weight() -> None:
@@ -284,7 +284,7 @@ def test_a_scan_body() -> None:
     body.input("row", 2, 3)
     body.output(body.bn(body.node("Gemm", "row", w, body.init(body.draw(4))), 4, name="sbn"), shape=[2, 4])
     net.output(net.node("Scan", x, body=body.graph("body"), num_scan_inputs=1), shape=[5, 2, 4])
-    expect(net.model())
+    expect(net.model(), folded={"sbn"})
 
 
 def test_a_scan_over_the_weight() -> None:
@@ -295,6 +295,137 @@ def test_a_scan_over_the_weight() -> None:
     body.output(body.bn(body.node("Gemm", x, "wi"), 4, name="sbn"), shape=[2, 4])
     net.output(net.node("Scan", w, body=body.graph("body"), num_scan_inputs=1), shape=[5, 2, 4])
     expect(net.model(), kept={"sbn": "BNF012"})
+
+
+# --- along the data flow, in bodies and into them -----------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(("pads", "kept"), [(0, {}), (1, {"tbn": "BNF014"})])
+def test_a_branch_folds_forward_with_a_weight_from_outside(
+    taken: bool, pads: int, kept: dict[str, str]
+) -> None:
+    """The other branch reads the same weight, and keeps it as it was."""
+    net = Net()
+    x = net.input("x", 1, 3, 6 - 2 * pads, 6 - 2 * pads)
+    w = net.init(net.draw(4, 3, 3, 3), "w")
+
+    def then(b: Net) -> str:
+        return b.conv(b.bn(b.node("Sigmoid", x), 3, name="tbn"), 3, 4, weight=w, pads=[pads] * 4)
+
+    either(net, then, lambda b: b.conv(x, 3, 4, weight=w, pads=[pads] * 4), SHAPE)
+    model = net.model()
+    given = feeds(model) | {"c": np.array(taken)}
+    expect(model, feeds=given, folded={"tbn"} - set(kept), kept=kept)
+
+
+@pytest.mark.parametrize(("last", "kept"), [("Identity", {}), ("Sigmoid", {"bn": "BNF019"})])
+def test_a_normalization_goes_into_a_loop(last: str, kept: dict[str, str]) -> None:
+    """All that reads it stands in the body, and the weights outside."""
+    net = Net()
+    w = net.init(net.draw(4, 4, 1, 1), "w")
+    y = net.bn(net.node("Sigmoid", net.input("z", 1, 4, 6, 6)), 4, name="bn")
+
+    def inside(b: Net, state: str, _: str) -> str:
+        return b.node("Add", state, b.conv(b.node(last, y), 4, 4, (1, 1), weight=w))
+
+    run_loop(net, inside)
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
+def test_a_normalization_that_a_loop_starts_with() -> None:
+    """The body takes it for its state, which the next turn computes otherwise."""
+    net = Net()
+    y = net.bn(net.node("Sigmoid", net.input("z", 1, 4, 6, 6)), 4, name="bn")
+    body = loop_body("z", inside=lambda b, state, _: b.conv(state, 4, 4, (1, 1)))
+    start = [net.init(np.int64(3), elem=INT64), net.init(np.array(True), elem=BOOL), y]
+    net.output(net.node("Loop", *start, body=body, name="loop"), shape=[1, 4, 6, 6])
+    expect(net.model(), folded=set(), kept={"bn": "BNF019"})
+
+
+def test_a_loop_normalizes_its_state() -> None:
+    """Forward into the Conv of the body; but where the body returns it, the next turn reads it."""
+    for returned, kept in ((False, {}), (True, {"lbn": "BNF011"})):
+        net = Net()
+
+        def inside(b: Net, state: str, _: str, *, returned: bool = returned) -> str:
+            y = b.node("Identity", b.bn(state, 4, name="lbn"))
+            z = b.conv(y, 4, 4, (1, 1))
+            return y if returned else z
+
+        run_loop(net, inside)
+        expect(net.model(), folded={"lbn"} - set(kept), kept=kept)
+
+
+@pytest.mark.parametrize(("shared", "kept"), [(False, {}), (True, {"lbn": "BNF011"})])
+def test_a_loop_returns_what_it_normalizes(shared: bool, kept: dict[str, str]) -> None:
+    """The Conv of the body is a result of it as well."""
+    net = Net()
+    x = net.input("x", 1, 4, 6, 6)
+    body = Net(17, prefix="loop_")
+    body.input("i", elem=INT64)
+    body.input("keep", elem=BOOL)
+    body.output(body.node("Identity", "keep"), elem=BOOL, shape=[])
+    y = body.conv(x, 4, 4, (1, 1), weight=net.init(net.draw(4, 4, 1, 1), "w"))
+    body.output(body.bn(y, 4, name="lbn"), shape=[1, 4, 6, 6])
+    results = ["normalized"]
+    if shared:
+        body.output(y, shape=[1, 4, 6, 6])
+        results.append("plain")
+    trips, condition = net.init(np.int64(2), elem=INT64), net.init(np.array(True), elem=BOOL)
+    net.node("Loop", trips, condition, body=body.graph("body"), out=results)
+    net.output(*results, shape=[2, 1, 4, 6, 6])
+    expect(net.model(), folded={"lbn"} - set(kept), kept=kept)
+
+
+@pytest.mark.parametrize(("trans_a", "kept"), [(0, {}), (1, {"sbn": "BNF023"})])
+def test_a_scan_body_folds_forward(trans_a: int, kept: dict[str, str]) -> None:
+    net = Net()
+    x = net.input("x", 5, 3, 3)
+    w = net.init(net.draw(3, 4), "w")
+    body = Net(17, prefix="scan_")
+    body.input("row", 3, 3)
+    y = body.node("Identity", body.bn("row", 3, name="sbn"))
+    body.output(body.node("Gemm", y, w, body.init(body.draw(4)), transA=trans_a), shape=[3, 4])
+    net.output(net.node("Scan", x, body=body.graph("body"), num_scan_inputs=1), shape=[5, 3, 4])
+    expect(net.model(), folded={"sbn"} - set(kept), kept=kept)
+
+
+@BOTH
+def test_a_branch_in_a_loop_reads_weights_of_the_main_graph(taken: bool) -> None:
+    """Two scopes lie between the weight and its reader; a computed one stays what it is there too."""
+    for computed, kept in ((False, {}), (True, {"deep_bn": "BNF012"})):
+        net = Net()
+        net.input("c", elem=BOOL)
+        w = net.input("w", 4, 4, 1, 1) if computed else net.init(net.draw(4, 4, 1, 1), "w")
+
+        def inside(b: Net, state: str, _: str, *, w: str = w) -> str:
+            def deep(d: Net) -> str:
+                return d.bn(d.conv(state, 4, 4, (1, 1), weight=w), 4, name="deep_bn")
+
+            size = [1, 4, 6, 6]
+            bodies = {
+                "then_branch": branch("deep", deep, size),
+                "else_branch": branch("plain", lambda d: d.conv(state, 4, 4, (1, 1), weight=w), size),
+            }
+            return b.node("If", "c", **bodies)
+
+        run_loop(net, inside)
+        model = net.model()
+        given = feeds(model) | {"c": np.array(taken)}
+        expect(model, feeds=given, folded={"deep_bn"} - set(kept), kept=kept)
+
+
+@BOTH
+def test_a_normalization_behind_an_if(taken: bool) -> None:
+    """Each branch has a Conv, but the result of an If is no place for a map."""
+    net = Net()
+    x = net.input("x", 1, 3, 6, 6)
+    either(net, lambda b: b.conv(x, 3, 4), lambda b: b.conv(x, 3, 4), SHAPE)
+    y = net.outputs.pop().name
+    net.output(net.bn(y, 4, name="bn"), shape=SHAPE)
+    model = net.model()
+    expect(model, feeds=feeds(model) | {"c": np.array(taken)}, folded=set(), kept={"bn": "BNF019"})
 
 
 # --- functions --------------------------------------------------------------------------------------------
@@ -367,7 +498,7 @@ def test_a_function_with_constants_of_its_own_called_twice() -> None:
     x = net.input("x", 1, 4, 8, 8)
     y = net.node("Block", x, domain=LOCAL)
     net.output(net.node("Block", y, domain=LOCAL), shape=SHAPE)
-    expect(net.model({LOCAL: 1}))
+    expect(net.model({LOCAL: 1}), folded={"fbn"})
 
 
 def test_a_bn_behind_a_call() -> None:
@@ -464,7 +595,7 @@ def test_a_conv_in_a_function_whose_attributes_come_from_the_call() -> None:
     net.functions.append(function("Block", ["x"], ["z"], body, attributes=["pads"]))
     x = net.input("x", 1, 4, 4, 4)
     net.output(net.node("Block", x, domain=LOCAL, pads=[1, 1, 1, 1]), shape=SHAPE)
-    expect(net.model({LOCAL: 1}))
+    expect(net.model({LOCAL: 1}), folded={"fbn"})
 
 
 def test_a_gemm_in_a_function_whose_alpha_comes_from_the_call() -> None:
@@ -525,7 +656,7 @@ def test_a_body_inside_a_function() -> None:
     net.functions.append(function("Block", ["c", "x"], ["z"], body))
     x, c = net.input("x", 1, 4, 6, 6), net.input("c", elem=BOOL)
     net.output(net.node("Block", c, x, domain=LOCAL), shape=SHAPE)
-    expect(net.model({LOCAL: 1}))
+    expect(net.model({LOCAL: 1}), folded={"then_bn", "otherwise_bn"})
 
 
 def test_every_nested_bn_is_accounted_for() -> None:
@@ -567,4 +698,4 @@ def test_a_constant_attribute_of_a_body_is_not_an_initializer_of_ir_3() -> None:
     }
     net.output(net.node("If", condition, **graphs), shape=SHAPE)
     model = net.model()
-    expect(model, feeds=feeds(model) | {"c": np.array(True)})
+    expect(model, feeds=feeds(model) | {"c": np.array(True)}, folded={"then_bn", "otherwise_bn"})

@@ -73,3 +73,24 @@ def test_transposed_weights_that_are_computed() -> None:
     y = net.node("Identity", net.bn(net.input("x", 1, 2, 4, 4), 2, name="bn"))
     net.output(net.node("ConvTranspose", y, net.input("w", 2, 3, 1, 1)))
     expect(net.model(), folded=set(), kept={"bn": "BNF012"})
+
+
+@pytest.mark.parametrize(("kernel", "folds"), [(1, True), (3, False)])
+def test_transposed_of_the_same_size(kernel: int, folds: bool) -> None:
+    kept = {} if folds else {"bn": "BNF014"}
+    net = transposed(kernel=kernel, auto_pad="SAME_UPPER")
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
+def test_transposed_channels_elsewhere() -> None:
+    net = Net()
+    y = net.node("Transpose", net.bn(net.input("x", 1, 4, 4, 4), 4, name="bn"), perm=[0, 2, 1, 3])
+    net.output(net.node("ConvTranspose", y, net.init(net.draw(4, 3, 1, 1)), name="up"))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+
+
+def test_the_normalized_tensor_as_transposed_weight() -> None:
+    net = Net()
+    y = net.node("Identity", net.bn(net.input("x", 2, 3, 1, 1), 3, name="bn"))
+    net.output(net.node("ConvTranspose", net.input("image", 1, 2, 5, 5), y))
+    expect(net.model(), folded=set(), kept={"bn": "BNF019"})

@@ -115,3 +115,21 @@ def test_an_overflow_of_the_new_c() -> None:
     y = net.node("Identity", net.bn(net.input("x", ROWS, FEATURES), FEATURES, name="bn", stats=stats))
     net.output(net.node("Gemm", y, net.init(np.full((FEATURES, OUT), 2.0)), net.init(np.zeros(OUT))))
     expect(net.model(), folded=set(), kept={"bn": "BNF017"})
+
+
+@pytest.mark.parametrize("kind", ["absent", "[N]", "[M,1]", "[M,N]"])
+@pytest.mark.parametrize(("alpha", "trans_b"), list(product([0.5, -2.0], [0, 1])))
+def test_a_transposed_input_with_a_factor(kind: str, alpha: float, trans_b: int) -> None:
+    net = Net()
+    y = net.node("Transpose", net.bn(net.input("x", ROWS, FEATURES), FEATURES, name="bn"))
+    net.output(gemm(net, y, kind, trans_b, transA=1, alpha=alpha, beta=-0.5))
+    assert ops(expect(net.model(), folded={"bn"}).model) == ["Transpose", "Gemm"]
+
+
+@pytest.mark.parametrize(("axis", "kept"), [(1, {}), (2, {"bn": "BNF023"})])
+def test_flattened_with_the_batch(axis: int, kept: dict[str, str]) -> None:
+    """With the channels among the rows, nothing that is summed over is one of them."""
+    net = Net()
+    y = net.node("Flatten", net.bn(net.input("x", 2, 3, 2, 2), 3, name="bn"), axis=axis)
+    net.output(net.node("Gemm", y, net.init(net.draw(12 if axis == 1 else 4, 5)), net.init(net.draw(5))))
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)

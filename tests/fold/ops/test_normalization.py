@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.build import NEWEST, Net
-from support.claims import expect, ops
+from support.build import NEWEST, Net, feeds
+from support.claims import expect, ops, same_function
 from support.ways import turning
+
+import bnfold
 
 Shape = tuple[int, ...]
 SIZE = (2, 4, 3, 5)
@@ -48,6 +50,22 @@ def test_instance_normalization(size: Shape, opset: int) -> None:
 def test_group_normalization(opset: int, groups: int) -> None:
     net = normalized(Net(opset), "GroupNormalization", SIZE, 4, num_groups=groups)
     assert ops(expect(net.model(), folded={"bn"}).model) == ["GroupNormalization"]
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(4, {}), (2, {"bn": "BNF023"})])
+def test_group_normalization_whose_parameters_belong_to_groups(groups: int, kept: dict[str, str]) -> None:
+    """Up to opset 20; where each channel is a group of its own they belong to channels all the same."""
+    model = normalized(Net(18), "GroupNormalization", SIZE, groups, num_groups=groups).model()
+    # The checker calls this version deprecated and takes no model with it; exporters wrote some.
+    result = bnfold.optimize(model, verify=False)
+    assert {r.node: str(r.code) for r in result.kept} == kept
+    assert [f.node for f in result.folds] == ([] if kept else ["bn"])
+    same_function(model, result.model, feeds(model), {"norm"})
+
+
+def test_group_normalization_moved_away() -> None:
+    net = normalized(Net(21), "GroupNormalization", (2, 4, 4, 4), 4, move=[0, 2, 3, 1], num_groups=2)
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -100,8 +118,8 @@ def test_statistics_that_are_read() -> None:
         "LayerNormalization", x, net.init(net.draw(4)), net.init(net.draw(4)), out=["y", "mean"], name="norm"
     )
     net.output("mean", net.bn("y", 4, name="bn"))
-    feeds = {"x": np.ones((3, 4), np.float32)}
-    expect(net.model(), folded={"bn"}, values=False, feeds=feeds, runtime=False)
+    given = {"x": np.ones((3, 4), np.float32)}
+    expect(net.model(), folded={"bn"}, values=False, feeds=given, runtime=False)
 
 
 @pytest.mark.parametrize("op", ["InstanceNormalization", "LayerNormalization"])

@@ -187,6 +187,32 @@ def test_a_pool_over_the_channels(op: str) -> None:
     expect(net.model(), folded=set(), kept={"bn": "BNF023"})
 
 
+@pytest.mark.parametrize("op", ["AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"])
+def test_forward_a_pool_over_the_channels(op: str) -> None:
+    net = Net()
+    y = net.bn(net.input("x", 2, 4, 4, 4), 4, name="bn", stats=positive(4))
+    attrs: dict[str, Any] = {} if op.startswith("Global") else {"kernel_shape": [3, 3], "pads": [1] * 4}
+    y = net.node(op, net.node("Transpose", y, perm=[0, 2, 3, 1]), name="pool", **attrs)
+    net.output(linear(net, y, 4, 3, 4))
+    result = expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+    assert result.kept[0].reason.blocking == "pool"
+
+
+@pytest.mark.parametrize(("move", "folds"), [([0, 1, 3, 2], True), ([0, 2, 3, 1], False)])
+@pytest.mark.parametrize("op", ["AveragePool", "MaxPool"])
+def test_a_pool_of_moved_positions(op: str, move: list[int], folds: bool) -> None:
+    """Rows and columns may change places before a pool, rows and channels may not."""
+    for make in BOTH.values():
+
+        def step(net: Net, x: str) -> str:
+            y = net.node(op, net.node("Transpose", x, perm=move), kernel_shape=[3, 3], pads=[1] * 4)
+            return net.node("Transpose", y, perm=[move.index(axis) for axis in range(4)])
+
+        kept = {} if folds else {"bn": "BNF023"}
+        net = make(step, (2, 4, 4, 4), (2, 4, 4, 4), stats=positive(4))
+        expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+
+
 # --- the mean ---------------------------------------------------------------------------------------------
 
 

@@ -213,6 +213,37 @@ def test_space_to_depth_backward(stats: str, folds: bool) -> None:
 
 
 @directions
+@pytest.mark.parametrize("op", ["DepthToSpace", "SpaceToDepth"])
+def test_blocks_of_another_axis(direction: str, op: str) -> None:
+    """The channels of the block are rows or columns of what is normalized, and as many."""
+
+    def step(net: Net, x: str) -> str:
+        y = net.node(op, net.node("Transpose", x, perm=[0, 3, 1, 2]), blocksize=2, name="blocks")
+        return net.node("Transpose", y, perm=[0, 2, 3, 1])
+
+    size = (2, 4, 4, 4)
+    net = BOTH[direction](step, size, (2, 8, 8, 1) if op == "DepthToSpace" else (2, 2, 2, 16))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+
+
+@directions
+@pytest.mark.parametrize("op", ["DepthToSpace", "SpaceToDepth"])
+def test_one_map_for_all_channels_passes_any_block(direction: str, op: str) -> None:
+
+    def step(net: Net, x: str) -> str:
+        return net.node(op, x, blocksize=2, **({"mode": "CRD"} if op == "DepthToSpace" else {}))
+
+    before, behind = (12, 3) if op == "DepthToSpace" else (3, 12)
+    net = BOTH[direction](
+        step,
+        ("n", before, 4, 6),
+        (2, behind, 2, 3),
+        stats=uniform(behind if direction == "backward" else before),
+    )
+    expect(net.model(), folded={"bn"})
+
+
+@directions
 def test_pixel_shuffle_spelled_out(direction: str) -> None:
     """Reshape, Transpose, Reshape: the channel axis is split, moved and merged with the positions."""
 
@@ -287,3 +318,24 @@ def test_a_shape_that_is_computed(channels: int, folds: bool) -> None:
 def test_a_uniform_map_needs_no_axis_of_its_own() -> None:
     net = BOTH["backward"](deep("DCR"), (2, 12, 2, 3), (2, 3, 4, 6), stats=uniform(3))
     expect(net.model(), folded={"bn"})
+
+
+def test_an_axis_in_front_and_no_transpose() -> None:
+    """Three channels, but the Conv reads the three rows of the batch as such."""
+    net = Net()
+    y = net.node("Identity", net.bn(net.input("x", 3, 3, 4), 3, name="bn"))
+    net.output(linear(net, net.node("Expand", y, net.ints(2, 3, 3, 4)), 3, 4, 4))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+
+
+@pytest.mark.parametrize(("length", "kept"), [(4, {}), ("rank", {"bn": "BNF023"})])
+def test_forward_a_shape_that_is_computed(length: int | str, kept: dict[str, str]) -> None:
+    """Axes count from the right: without the rank of the result nobody knows where the channels are."""
+    net = Net()
+    y = net.node("Identity", net.bn(net.input("x", 2, 3, 1, 1), 3, name="bn"))
+    y = net.node("Expand", y, net.input("shape", length, elem=7), name="expand")
+    y = net.node("Transpose", y, perm=[0, 2, 3, 1])
+    net.output(net.node("MatMul", y, net.init(net.draw(3, 4))), shape=(None,) * 4)
+    feeds = {"x": np.ones((2, 3, 1, 1), np.float32), "shape": np.array([1, 3, 4, 5])}
+    result = expect(net.model(), folded={"bn"} - set(kept), kept=kept, feeds=feeds)
+    assert [r.reason.blocking for r in result.kept] == ["expand"] * len(kept)
