@@ -191,6 +191,38 @@ def test_a_consumer_in_one_body_that_cannot() -> None:
     nothing_moved(net.model(), {"bn": "BNF019"})
 
 
+# --- chains -----------------------------------------------------------------------------------------------
+
+
+def chain(net: Net, x: str, broken: str | None) -> str:
+    """One operator of each kind, on four channels; of `broken` a form that does not let the map pass."""
+    last, first = [0, 2, 3, 1], [0, 3, 1, 2]
+    y = net.node("Transpose", x, perm=last)
+    y = net.node("Slice", y, net.ints(1), net.ints(6), net.ints(2))
+    y = net.node("Pad", y, net.ints(0, 1, 1, 0, 0, 1, 1, 0), mode="edge")
+    y = net.node("Transpose", y, perm=last if broken == "Transpose" else first, name="Transpose")
+    pads = [1, 1, 1, 1] if broken == "AveragePool" else [0, 0, 0, 0]
+    y = net.node("AveragePool", y, kernel_shape=[3, 3], pads=pads, count_include_pad=1, name="AveragePool")
+    y = net.node("Gather", y, net.init(np.array([2, 0, 3, 1]), elem=7), axis=1)
+    y = net.node("Clip", y, net.init(0.0), name="Clip") if broken == "Clip" else y
+    y = net.node("Concat", y, net.node("Identity", y), axis=2)
+    return net.node("Mul", y, net.init(net.draw(4, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [(None, None), ("Transpose", "BNF023"), ("AveragePool", "BNF014"), ("Clip", "BNF018")],
+)
+def test_a_chain_breaks_at_its_weakest_link_or_nowhere(broken: str | None, code: str | None) -> None:
+    net, x = start()
+    y = net.node("Identity", net.bn(x, 4, name="bn", stats=POSITIVE))
+    net.output(net.conv(chain(net, y, broken), 4, 3, (1, 1)), shape=(None,) * 4)
+    kept = {} if code is None else {"bn": code}
+    result = expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+    if broken in {"AveragePool", "Clip"}:
+        assert result.kept[0].reason.blocking == broken
+
+
 # --- one normalization after another ----------------------------------------------------------------------
 
 

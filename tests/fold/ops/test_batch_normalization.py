@@ -79,3 +79,23 @@ def test_one_that_the_user_excluded_takes_another_in() -> None:
     y = net.bn(net.conv(net.input("x", *SIZE), 4, 4), 4, name="first")
     net.output(net.bn(y, 4, name="second"))
     expect(net.model(), folded={"second"}, kept={"first": "BNF024"}, exclude=("first",))
+
+
+@pytest.mark.parametrize("direction", ["backward", "forward"])
+def test_one_whose_parameters_another_reads_too(direction: str) -> None:
+    """What takes the map in gets parameters of its own; the other's stay."""
+    net = Net()
+    shared = {"scale": net.init(net.draw(4), "g"), "bias": net.init(net.draw(4), "b")}
+    x = net.input("x", *SIZE)
+    if direction == "backward":
+        y = net.bn(net.bn(net.node("Sigmoid", x), 4, name="takes", stats=shared), 4, name="gone")
+    else:
+        y = net.bn(x, 4, name="gone", stats=positive(4))
+        # The second cannot come to the first: its scale is of both signs.
+        y = net.bn(net.node("MaxPool", y, kernel_shape=[2, 2]), 4, name="takes", stats=shared)
+    other = net.bn(net.node("Sigmoid", net.input("z", *SIZE)), 4, name="other", stats=shared)
+    net.output(net.node("Sigmoid", y), net.node("Sigmoid", other))
+    kept = {"takes": "BNF019" if direction == "backward" else "BNF018", "other": "BNF019"}
+    result = expect(net.model(), folded={"gone"}, kept=kept)
+    before, after = initializers(net.model()), initializers(result.model)
+    assert all(np.array_equal(before[name], after[name]) for name in ("g", "b"))

@@ -122,11 +122,13 @@ def test_statistics_that_are_read() -> None:
     expect(net.model(), folded={"bn"}, values=False, feeds=given, runtime=False)
 
 
-@pytest.mark.parametrize("op", ["InstanceNormalization", "LayerNormalization"])
+@pytest.mark.parametrize("op", ["InstanceNormalization", "LayerNormalization", "GroupNormalization"])
 def test_no_map_goes_forward_into_them(op: str) -> None:
     """They would undo most of it, but not what epsilon does."""
-    net = Net(17)
+    net = Net(21)
     y = net.node("Identity", net.bn(net.input("x", 2, 4, 5), 4, name="bn", stats=turning(4)))
     size = 5 if op == "LayerNormalization" else 4
-    net.output(net.node(op, y, net.init(net.draw(size)), net.init(net.draw(size))))
+    attrs = {"num_groups": 4} if op == "GroupNormalization" else {}
+    y = net.node(op, y, net.init(net.draw(size)), net.init(net.draw(size)), **attrs)
+    net.output(y, shape=(2, 4, 5))
     expect(net.model(), folded=set(), kept={"bn": "BNF019"})
