@@ -212,18 +212,23 @@ def test_space_to_depth_backward(stats: str, folds: bool) -> None:
     expect(net.model(), folded={"bn"} - set(kept), kept=kept)
 
 
-@directions
-@pytest.mark.parametrize("op", ["DepthToSpace", "SpaceToDepth"])
-def test_blocks_of_another_axis(direction: str, op: str) -> None:
-    """The channels of the block are rows or columns of what is normalized, and as many."""
+@pytest.mark.parametrize(("direction", "op", "size", "behind"), [
+    ("backward", "DepthToSpace", (2, 2, 2, 16), (2, 4, 4, 4)),
+    ("forward", "DepthToSpace", (2, 16, 1, 16), (2, 32, 2, 4)),
+    ("backward", "SpaceToDepth", (2, 8, 2, 1), (2, 4, 1, 4)),
+    ("forward", "SpaceToDepth", (2, 4, 2, 4), (2, 2, 1, 16)),
+])  # fmt: skip
+def test_blocks_of_another_axis(
+    direction: str, op: str, size: tuple[int, ...], behind: tuple[int, ...]
+) -> None:
+    """What the block takes for channels are columns, as many as there are channels that are normalized."""
 
     def step(net: Net, x: str) -> str:
         y = net.node(op, net.node("Transpose", x, perm=[0, 3, 1, 2]), blocksize=2, name="blocks")
         return net.node("Transpose", y, perm=[0, 2, 3, 1])
 
-    size = (2, 4, 4, 4)
-    net = BOTH[direction](step, size, (2, 8, 8, 1) if op == "DepthToSpace" else (2, 2, 2, 16))
-    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+    result = expect(BOTH[direction](step, size, behind).model(), folded=set(), kept={"bn": "BNF023"})
+    assert result.kept[0].reason.blocking == "blocks"
 
 
 @directions
