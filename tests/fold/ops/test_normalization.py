@@ -128,7 +128,7 @@ def test_no_map_goes_forward_into_them(op: str) -> None:
     net = Net(21)
     y = net.node("Identity", net.bn(net.input("x", 2, 4, 5), 4, name="bn", stats=turning(4)))
     size = 5 if op == "LayerNormalization" else 4
-    attrs = {"num_groups": 4} if op == "GroupNormalization" else {}
+    attrs: dict[str, Any] = {"num_groups": 4} if op == "GroupNormalization" else {}
     y = net.node(op, y, net.init(net.draw(size)), net.init(net.draw(size)), **attrs)
     net.output(y, shape=(2, 4, 5))
     expect(net.model(), folded=set(), kept={"bn": "BNF019"})
