@@ -115,7 +115,17 @@ def clip_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Out
     """Forward: the bounds go back to where the values now stay."""
     if position:
         return no_room(node, position)
+    if affine.shift.any() and _cuts(node, draft):
+        # What it cuts to, say zero, would be a difference of two larger numbers, each of them rounded.
+        evidence = f"behind Clip {node.label!r}, the bounds that it cuts to would cancel with the shift"
+        return Refused((Reason(Code.SIGN, node.label, evidence),))
     return Carried(((0, affine),)) if 0 in affine.dims else _clip(node, affine, draft, forward=True)
+
+
+def _cuts(node: Node, draft: Draft) -> bool:
+    if node.opset < _BOUNDS_ARE_INPUTS_SINCE:
+        return any(node.attribute(name) is not None for name in ("min", "max"))
+    return any(draft.weight(node, position) is not None for position in (1, 2))
 
 
 def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:

@@ -201,7 +201,10 @@ PASSED: dict[str, tuple[Callable[[Net, str], str], Callable[[int], Stats] | None
         lambda net, x: net.node("PRelu", x, net.init(net.draw(3, 2, 1, 1, low=0.25, high=2.0))), turning,
         JOINED,
     ),
-    "clip": (lambda net, x: net.node("Clip", x, net.init(-0.5), net.init(0.75)), uniform, JOINED),
+    "clip": (
+        lambda net, x: net.node("Clip", x, net.init(-0.5), net.init(0.75)),
+        lambda channels: uniform(channels, bias=0.0, mean=0.0), JOINED,
+    ),
     "cast": (lambda net, x: net.node("Cast", x, to=1), None, JOINED),
     "factor": (constant(), None, JOINED),
     "factor of a part": (constant(3, 1, 1, 1), None, JOINED),
