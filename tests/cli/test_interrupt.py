@@ -99,3 +99,16 @@ def test_while_a_lock_of_python_is_taken(folder: Path) -> None:
     )
     found = command.run("optimize", "model.onnx", cwd=folder, program=polling)
     assert found.returncode in {Exit.DONE, Exit.INTERRUPTED}
+
+
+def test_while_it_starts(folder: Path) -> None:
+    """Typer and the commands take a tenth of a second to import."""
+    interrupting = command.prepared(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    found = command.run("optimize", "model.onnx", cwd=folder, program=interrupting)
+    assert (found.returncode, found.stdout, found.stderr) == INTERRUPTED

@@ -1,0 +1,60 @@
+"""How the command line starts and ends: every error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from bnfold.cli.exits import Exit
+from bnfold.errors import BnfoldError
+
+
+def main() -> NoReturn:
+    """Run the command line; every error becomes one line on stderr and an exit code."""
+    # Reading a model makes many objects and no garbage; looking for some again and again takes a tenth of
+    # a short run.
+    gc.set_threshold(100_000, 20, 20)
+    _open_streams()
+    try:
+        # Ctrl-C may come while it is imported, too.
+        from bnfold.cli.program import app  # noqa: PLC0415
+
+        app()
+    except BnfoldError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", Exit.INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code == Exit.INTERRUPTED:  # what typer makes of Ctrl-C, without a word
+            _fail("interrupted", Exit.INTERRUPTED)
+        raise
+    except MemoryError:
+        _fail("out of memory", Exit.FAULT)
+    except ModuleNotFoundError as error:
+        if os.environ.get("BNFOLD_TRACEBACK"):
+            raise
+        _fail(f"{error}: this installation is incomplete; `bnfold doctor` shows more", Exit.FAULT)
+    except Exception as error:  # the last line of defence: a user never sees a traceback
+        if os.environ.get("BNFOLD_TRACEBACK"):
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        _fail(f"internal error, please report it ({what}); BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
+    sys.exit(Exit.DONE)
+
+
+def _open_streams() -> None:
+    """Python has none where the caller closed it (`bnfold ... >&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # to the end
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    # The exit code must be true even where nobody can be told why.
+    with suppress(OSError):
+        print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the plainest way out
+    sys.exit(code)
