@@ -104,6 +104,10 @@ def optimize(
     result is written only after it was shown to compute the same as the original. Several models, globs and
     folders need --out-dir; what goes wrong with one then stops no other.
     """
+    if not verify and (per_fold or keep_going):
+        raise UsageError(
+            "--per-fold and --keep-going are about the verification, which --no-verify leaves out"
+        )
     settled = settings()
 
     def options(model: Path) -> Options:

@@ -77,7 +77,7 @@ def load(path: Path) -> Baseline:
     except OSError as error:
         raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise UsageError(f"{path} is no baseline of bnfold; --update-baseline makes one") from None
+        raise UsageError(f"{path} is no baseline of bnfold; name another file, or delete it") from None
 
 
 def _parsed(row: Mapping[str, Any]) -> Entry:

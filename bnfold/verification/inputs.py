@@ -67,6 +67,8 @@ def parse(inputs: Iterable[str], ranges: Iterable[str] = ()) -> Wishes:
     shapes: dict[str, tuple[int, ...]] = {}
     for text in inputs:
         name, what = ("", text) if Path(text).exists() else _named(text)
+        if not what:
+            raise UsageError(f"--input {text}: nothing is given; expected a file, a folder or a shape")
         if _SHAPE.fullmatch(what):
             if not name:
                 raise UsageError(f"--input {text}: a shape needs the name of its input, as in x={what}")

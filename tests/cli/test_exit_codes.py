@@ -104,6 +104,10 @@ def test_wrong_arguments_are_two(call: Call, arguments: tuple[str, ...]) -> None
         (("-o", "."), "not a file"),
         (("--report", "report.txt"), "report.txt"),
         (("--report", "nowhere/report.json"), "nowhere/report.json"),
+        (("--no-verify", "--per-fold"), "--per-fold"),
+        (("--no-verify", "--keep-going"), "--keep-going"),
+        (("--input", "x="), "--input x="),
+        (("--input", ""), "--input"),
     ],
     ids=lambda a: " ".join(a) if isinstance(a, tuple) else None,
 )
