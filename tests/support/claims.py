@@ -270,6 +270,11 @@ def fidelity(original: ModelProto, result: Result) -> None:
     if inlined:
         # Nodes that came out of a function may have merged, under their new names.
         absorbing |= {n.name for n in all_nodes(model)} - {n.name for n in all_nodes(original)}
+    if inlined and merged:
+        # And a sum that came out of one may have been of branches that went into the call.
+        calls = {label(n) for n in all_nodes(original) if n.op_type in inlined}
+        for graph in all_graphs(original):
+            absorbing |= _summed(graph, calls)
     absorbing |= dequantizers(original, absorbing)
     # What is inlined may bring bodies of its own; the main graph comes first.
     pairs = zip(bodies(original.graph), bodies(model.graph), strict=not inlined)
