@@ -576,3 +576,14 @@ def test_two_thousand_normalizations_side_by_side(questions: Counter[str]) -> No
     result = bnfold.optimize(net.model(), verify=False)
     assert BN not in ops(result.model)
     assert questions.total() == 2000
+
+
+def test_a_reader_that_undoes_the_map_reads_the_tensor_all_the_same() -> None:
+    """Its result would be that of no arithmetic at all; but it is there, and would be wrong by the map."""
+    net, x = start()
+    y = conv(net, x)
+    half = np.full((4, 1, 1), 0.5)
+    stats = {"scale": np.ones(4), "bias": half.reshape(4), "mean": np.zeros(4), "var": np.ones(4)}
+    normalized = net.bn(y, 4, name="bn", stats=stats, epsilon=0.0)
+    net.output(normalized, net.node("Sub", y, net.init(half)))
+    expect(net.model(), kept={"bn": "BNF010"})
