@@ -303,3 +303,13 @@ def test_forward_terms_with_constants_between() -> None:
     z = net.node("Add", y, net.init(net.draw(3, 1, 1)))
     net.output(linear(net, net.node("Sub", net.node("Sub", z, net.init(0.25)), y), 3, 2, 4))
     expect(net.model(), folded={"bn"})
+
+
+def test_a_sum_whose_terms_have_their_channels_in_different_places() -> None:
+    """Both count from the front, but a sum aligns from the back: axis 1 of three is axis 2 of four."""
+    net = Net(17)
+    y = net.bn(net.input("x", 2, 4, 4, 4), 4, name="bn", stats={"scale": np.ones(4), "var": np.ones(4)})
+    mean = net.node("ReduceMean", y, axes=[0], keepdims=0)
+    turned = net.node("Transpose", mean, perm=[1, 0, 2])
+    net.output(net.conv(net.node("Add", y, turned), 4, 3), shape=[2, 3, 2, 2])
+    expect(net.model(), folded=set(), kept={"bn": {"BNF019"}})
