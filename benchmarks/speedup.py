@@ -122,7 +122,7 @@ def report(
     yield "# Speed in onnxruntime"
     yield ""
     yield (
-        f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python "
+        f"{cpu()}, {os.cpu_count()} cores, {platform.system()}, Python "
         f"{python_version(bench)}, onnxruntime {runtime}. Tools: {named}. Time of the original divided by "
         "that of the result, with 95 % intervals: above 1 the result is faster. Bold is what may be claimed; "
         f"all else is noise, or no difference. Options: `{' '.join(options)}`. How: `benchmarks/README.md`."

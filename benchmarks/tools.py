@@ -223,7 +223,7 @@ def report(bench: Bench, names: Sequence[str]) -> Iterator[str]:
     yield "# bnfold beside other tools"
     yield ""
     yield (
-        f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"{cpu()}, {os.cpu_count()} cores, {platform.system()}, "
         f"Python {python_version(bench)}. {bench.rounds} rounds, whole processes in turns. "
         "Peak memory is the largest of all rounds; difference is that of the outputs, relative to their RMS. "
         "How: `benchmarks/README.md`."
