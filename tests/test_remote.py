@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fsspec
 import onnx
 import pytest
 from onnx import ModelProto
@@ -17,8 +18,6 @@ from support import command
 import bnfold
 from bnfold.errors import EnvironmentFault, ModelError, UsageError
 from bnfold.urls import is_url, located, shown
-
-fsspec = pytest.importorskip("fsspec", reason="comes with bnfold[test]")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +250,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    pytest.importorskip("aiohttp", reason="comes with bnfold[test]")
     folder = tmp_path / "www"
     folder.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as serving:

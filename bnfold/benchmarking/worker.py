@@ -7,10 +7,8 @@ Started as a script with a job folder as its argument; `measuring` writes `job.j
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +16,11 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort  # noqa: TID251 - the one file of this package that runs onnxruntime
 
 sys.path.append(str(Path(__file__).parents[2]))
-from bnfold.verification.worker import Report, die_with_parent, one_line, start_session, value_of
+from bnfold.verification.worker import LEVELS, Report, at_work, one_line, start_session, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-LEVELS = {
-    "disable_all": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    "enable_basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-    "enable_all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
 WARM_UP_RUNS, WARM_UP_SECONDS = 3, 0.05
 TURN_SECONDS, MOST_REPEATS = 0.01, 50
 MOST_ROUNDS = 99
@@ -44,14 +37,7 @@ class Failed(Exception):
 
 def main(folder: Path) -> None:
     """Do the job that lies in `folder`."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    job = json.loads((folder / "job.json").read_text())
-    with (folder / "events.jsonl").open("a", buffering=1) as events:
-
-        def report(**event: object) -> None:
-            events.write(json.dumps(event) + "\n")
-            events.flush()
-
+    with at_work(folder) as (job, report):
         try:
             _TASKS[job["task"]](job, folder, report)
         except Failed:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
+from bnfold.folders import SUFFIX, is_model, models_below
 from bnfold.urls import is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ def places(wanted: Iterable[str | Path], out_dir: Path) -> tuple[Place, ...]:
     Raises:
         UsageError: one of them names no model, two results would have the same place, or a result that of a
             model.
+        EnvironmentFault: a folder cannot be read.
     """
     found: dict[Place, None] = {}
     for each in wanted:
@@ -62,7 +62,8 @@ def _models(wanted: str | Path, out_dir: Path) -> Iterator[tuple[Path, Path]]:
     """Each model, and its way down."""
     path, text = Path(wanted), os.fspath(wanted)
     if path.is_dir():
-        yield from ((model, model.relative_to(path)) for model in _below(path, out_dir))
+        below = models_below(path, leave=lambda folder: _is_inside(folder, out_dir))
+        yield from ((model, model.relative_to(path)) for model in below)
     elif os.path.lexists(path) or not glob.has_magic(text):
         # One that does not exist is an error of its own, which stops no other.
         yield path, Path(path.name)
@@ -70,31 +71,12 @@ def _models(wanted: str | Path, out_dir: Path) -> Iterator[tuple[Path, Path]]:
         top = _before_wildcards(path)
         matches = sorted(Path(name) for name in glob.iglob(text, recursive=True))  # noqa: PTH207  # `~`, `[`
         for model in matches:
-            if model.is_file() and _is_model(model) and not _is_inside(model, out_dir):
+            if model.is_file() and is_model(model.name) and not _is_inside(model, out_dir):
                 yield model, model.relative_to(top)
-
-
-def _below(folder: Path, out_dir: Path) -> list[Path]:
-    found: list[Path] = []
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not _is_same(Path(where), folder) and _is_inside(Path(where), out_dir):
-            folders.clear()
-            continue
-        found += [Path(where, name) for name in files if _is_model(Path(name)) and not name.startswith(".")]
-    return sorted(found)
-
-
-def _is_model(path: Path) -> bool:
-    return path.suffix.lower() == _SUFFIX
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _before_wildcards(pattern: Path) -> Path:
@@ -108,8 +90,8 @@ def _before_wildcards(pattern: Path) -> Path:
 
 def _nothing(wanted: str | Path) -> str:
     if Path(wanted).is_dir():
-        return f"{wanted}: there is no {_SUFFIX} file in this folder"
-    return f"{wanted}: no {_SUFFIX} file matches"
+        return f"{wanted}: there is no {SUFFIX} file in this folder"
+    return f"{wanted}: no {SUFFIX} file matches"
 
 
 def _check(found: tuple[Place, ...]) -> None:

@@ -7,14 +7,13 @@ import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from bnfold.errors import EnvironmentFault, UsageError
+from bnfold.errors import UsageError
+from bnfold.folders import SUFFIX, is_model, models_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def root_of(folder: Path) -> Path:
 def _matches(wanted: str, base: Path) -> Iterable[Path]:
     path = base / wanted
     if path.is_dir():
-        return _below(path)
+        return models_below(path)
     if os.path.lexists(path):
         return [path]
     if glob.has_magic(wanted):
@@ -84,28 +83,13 @@ def _matches(wanted: str, base: Path) -> Iterable[Path]:
     return []
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where, name) for name in files if _is_model(name) and not name.startswith("."))
-
-
-def _refuse(error: OSError) -> NoReturn:
-    """What cannot be looked at must not pass."""
-    raise EnvironmentFault(f"the folder {error.filename} cannot be read: {error.strerror}") from None
-
-
 def _globbed(pattern: str, base: Path) -> Iterator[Path]:
     """A glob finds models, and other files only where it says how they end (`*.pb`)."""
     suffix = Path(pattern).suffix
     for name in glob.iglob(pattern, root_dir=base, recursive=True):  # noqa: PTH207  # those of pathlib refuse absolute ones
         path = base / name
-        if path.is_file() and (_is_model(name) or path.suffix == suffix):
+        if path.is_file() and (is_model(name) or path.suffix == suffix):
             yield path
-
-
-def _is_model(name: str) -> bool:
-    return name.lower().endswith(_SUFFIX)
 
 
 def _target(path: Path, root: Path) -> Target:
@@ -117,7 +101,7 @@ def _target(path: Path, root: Path) -> Target:
 
 def _nothing(wanted: str, base: Path) -> str:
     if (base / wanted).is_dir():
-        return f"{wanted}: no {_SUFFIX} file in this folder; is it the right one?"
+        return f"{wanted}: no {SUFFIX} file in this folder; is it the right one?"
     if glob.has_magic(wanted):
-        return f"{wanted}: no {_SUFFIX} file matches; is it quoted, and relative to the right folder?"
+        return f"{wanted}: no {SUFFIX} file matches; is it quoted, and relative to the right folder?"
     return f"{wanted}: no such file or folder"

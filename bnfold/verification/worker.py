@@ -12,7 +12,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import onnxruntime as ort  # noqa: TID251 - the one file that runs onnxruntime, 
 
 LEVELS = {
     "disable_all": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "enable_basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "enable_all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 
@@ -30,7 +32,15 @@ Report = Callable[..., None]
 
 def main(folder: Path) -> None:
     """Do the job that lies in `folder`."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    with at_work(folder) as (job, report):
+        for level, runs in job["runs"].items():
+            _level(job, level, runs, folder, report)
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[tuple[dict[str, Any], Report]]:
+    """The job of a folder, and what tells the parent of it; nothing goes on without the parent."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     job = json.loads((folder / "job.json").read_text())
     with (folder / "events.jsonl").open("a", buffering=1) as events:
 
@@ -38,11 +48,10 @@ def main(folder: Path) -> None:
             events.write(json.dumps(event) + "\n")
             events.flush()
 
-        for level, runs in job["runs"].items():
-            _level(job, level, runs, folder, report)
+        yield job, report
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """The parent holds the other end of stdin; when it goes, however it went, so does this process."""
     # Not sys.stdin.read(): a thread inside a buffered reader makes the interpreter wait, then abort.
     while os.read(0, 1):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.importorskip("onnxruntime")
 from bnfold.benchmarking import measuring, worker
 
 if TYPE_CHECKING:

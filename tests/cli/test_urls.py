@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from support import command
 from support.command import Outcome
 
 from bnfold.cli import Exit
-
-fsspec = pytest.importorskip("fsspec", reason="comes with bnfold[test]")
 
 Call = Callable[..., Outcome]
 

@@ -11,12 +11,12 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, helper, printer
 from support.build import feeds
 from support.claims import expect, inlined_calls, node_bodies
-from support.graphs import models
+from support.graphs import lane, models
 
 import bnfold
 
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 QUICK, THOROUGH = 100, int(os.environ.get("BNFOLD_EXAMPLES", "2000"))
 LOCAL = "local.functions"
 OLDEST_IR_WITH_FUNCTIONS = 8
-
-
-def lane(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        max_examples=examples,
-        derandomize=derandomize,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    )
 
 
 def read(nodes: Iterable[NodeProto]) -> list[str]:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from onnx import ModelProto, numpy_helper, printer
 from support.build import feeds
 from support.claims import batch_norms, expect, sound
-from support.graphs import models
+from support.graphs import lane, models
 
 import bnfold
 
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUICK, THOROUGH = 150, int(os.environ.get("BNFOLD_EXAMPLES", "2000"))
-
-
-def lane(examples: int, *, derandomize: bool) -> settings:
-    return settings(
-        max_examples=examples,
-        derandomize=derandomize,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-    )
 
 
 def overridden(model: ModelProto) -> dict[str, NDArray[Any]]:

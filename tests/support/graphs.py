@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, TensorProto, helper
 from support.build import DOUBLE, FLOAT, FLOAT16, NEWEST, Net
@@ -23,6 +24,18 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 FUNCTIONS = "local"  # the domain of local functions
 OPSETS = (7, 9, 11, 13, 14, 15, 17, 21, 22, NEWEST)
 LARGEST = 600  # numbers in a tensor: the oracle is slow and a counter-example is small
+
+
+def lane(examples: int, *, derandomize: bool) -> settings:
+    """How many graphs; a failure is not kept, since its text says all."""
+    return settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
 
 
 @dataclass

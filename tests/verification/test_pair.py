@@ -88,12 +88,19 @@ def without_bias(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed(folded, "w2_bias", np.zeros_like(weight(folded, "w2_bias")))
 
 
-@pytest.mark.parametrize("mistake", [wrong_epsilon, swapped, without_bias])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("mistake", "dtype"),
+    [
+        # In float16 the 0.05 % that it does to a weight is half an ulp: rounding, for check_algebra alone.
+        (wrong_epsilon, np.float32),
+        (swapped, np.float32),
+        (swapped, np.float16),
+        (without_bias, np.float32),
+        (without_bias, np.float16),
+    ],
+)
 def test_mistakes_of_a_fold_are_found(mistake: Any, dtype: Any) -> None:
     model = build(Net(layers=4, dtype=dtype, relu=mistake is not wrong_epsilon))
-    if mistake is wrong_epsilon and dtype == np.float16:
-        pytest.skip("0.05 % of a weight is half an ulp of float16: rounding, seen by check_algebra alone")
     assert compare(model, mistake(model)).status == "different"
 
 
@@ -173,7 +180,9 @@ def optimizer_error(tmp_path: Path) -> None:
     levels: tuple[Level, ...] = ("disable_all", "enable_all")
     outcomes = run_model(tmp_path / "m.onnx", [Run(level, "f", {"x": x}) for level in levels])
     plain, optimized = (np.asarray(o.outputs["z"]) for o in outcomes.values() if isinstance(o, Ran))
-    if np.allclose(plain, optimized, atol=1e-3):
+    # Right values lie between -1 and 0 and agree to 1e-7; at the border the error takes away a 0 that was the
+    # largest, and is tenths.
+    if np.allclose(plain, optimized, rtol=0, atol=1e-3):
         pytest.skip("this onnxruntime fuses Pad and MaxPool correctly")
 
 

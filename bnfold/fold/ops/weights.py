@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node
 
 _INT32_END = 2.0**31
-_SAME_UNIT = 1e-5  # relative; a product of two float32 is known to 1e-7
+# Relative; a product of two float32 scales is rounded by 6e-8. What is taken for the same unit decides only
+# whether the bias stays an int32: its integers are made anew from its exact values, in the exact unit.
+_SAME_UNIT = 1e-5
 # Between a quantized tensor and a layer, these leave every number what it was; runtimes look through them.
 _KEEP_SCALE = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
