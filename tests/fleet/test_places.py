@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from bnfold.errors import UsageError
+from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.fleet.places import places
 
 
@@ -151,3 +152,19 @@ def test_a_folder_in_the_place_of_a_result(folder: Path) -> None:
     (folder / "out" / "a.onnx").mkdir(parents=True)
     with pytest.raises(UsageError, match="is a folder"):
         found("models/a.onnx")
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the refusal is made up."""
+    (tmp_path / "models" / "closed").mkdir(parents=True)
+    (tmp_path / "models" / "a.onnx").touch()
+    real = os.scandir
+
+    def refuse(path: Path | str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(EnvironmentFault, match=r"closed cannot be read: Permission denied"):
+        places([tmp_path / "models"], tmp_path / "out")
