@@ -74,6 +74,17 @@ class Draft:
                 return self._shape_by_weights(node)
             value = node.inputs[0]
 
+    def integers(self, node: Node, position: int) -> tuple[int | None, ...] | None:
+        """The entries of a small integer operand, None for one that is not known; None when all are not.
+
+        An operand may be known in part: of a vector of sizes, say, all but the batch.
+        """
+        found = self.weight(node, position)
+        if isinstance(found, Weight):
+            return None if found.source is None else tuple(int(v) for v in found.source.array().reshape(-1))
+        value = node.inputs[position] if found is not None else None
+        return None if value is None else self.view.integers(value)
+
     def uses(self, value: Value) -> list[Use]:
         """Who reads the tensor now."""
         return [

@@ -84,7 +84,7 @@ def plan(
         ModelError: a normalization or the data of a weight is invalid.
     """
     options = options or Options()
-    view = View(model)
+    view = View(model, frozen=options.freeze)
     planner = _Planner(Draft(view, frozen=options.freeze), options, aliases, traced)
     nodes = list(view.nodes())
     try:

@@ -1,11 +1,15 @@
 """Shapes and element types of all tensors, by onnx's shape inference.
 
 What the model declares about its own intermediate tensors is not trusted where inference can tell:
-a stale `value_info` must not decide which axis carries the channels.
+a stale `value_info` must not decide which axis carries the channels. Neither is it asked about single
+dimensions that inference leaves open: runtimes do not reject a wrong one (onnxruntime warns, and goes on with
+what it computes), so that a fold which leant on it could be wrong without anybody noticing. What follows from
+the integers that a model computes is proved instead (`bnfold.model.integers`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,16 +25,22 @@ from onnx import (
     shape_inference,
 )
 
+from bnfold.model import integers
 from bnfold.model.edits import Body, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from bnfold.model.integers import Entries
     from bnfold.model.store import ModelFile
 
 Dim = int | str | None
-Types = dict[tuple[Scope, str], tuple[int, tuple[Dim, ...] | None]]
+Shape = tuple[Dim, ...]
+Types = dict[tuple[Scope, str], tuple[int, Shape | None]]
+Integers = dict[tuple[Scope, str], "Entries"]
 
+_MOST_ROUNDS = 8  # of inference; each needs integers that only the shapes of the one before tell
+_OVERRIDABLE_SINCE_IR = 4
 _SMALL = 4096  # bytes; a shape, axes or pads operand is never larger
 _LONGEST = (
     1 << 24
@@ -47,23 +57,112 @@ def infer(model: ModelFile, sizes: Mapping[str, tuple[int, ...]] | None = None) 
         sizes: shapes that graph inputs have in the place of those that are declared. What the model declares
             about its other tensors then counts for nothing, since it may hold for other sizes alone.
     """
+    return known(model, sizes, frozen=True).types
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the tensors of a model before it runs.
+
+    Attributes:
+        types: element type and shape by graph and tensor name.
+        integers: the entries of small integer tensors; None stands for one that is not known.
+    """
+
+    types: Types
+    integers: Integers
+
+
+def known(
+    model: ModelFile, sizes: Mapping[str, tuple[int, ...]] | None = None, *, frozen: bool = False
+) -> Known:
+    """Types and integers.
+
+    Args:
+        model: the model.
+        sizes: as for `infer`.
+        frozen: take initializers that the caller could override for constants.
+    """
     bare = _bare(model)
+    if not frozen:
+        _forget_defaults(bare)
     _resize(bare.graph, sizes or {})
-    inferred = _run(bare)
-    types = _collect(inferred)
     declared = {} if sizes else _collect(model.proto)
-    missing = {
-        key: kind
-        for key, kind in declared.items()
-        if types.get(key, (0, None))[1] is None and kind[1] is not None
-    }
-    if missing:
-        # Beyond an operator that inference does not know, the declarations are all there is to start from.
-        for scope, graph in _graphs(bare.graph, Scope()):
-            source = dict(_graphs(model.proto.graph, Scope()))[scope]
-            graph.value_info.extend(v for v in source.value_info if (scope, v.name) in missing)
-        types = missing | _collect(_run(bare))
-    return types
+    sources = dict(_graphs(model.proto.graph, Scope()))
+    for _ in range(_MOST_ROUNDS):
+        for _, graph in _graphs(bare.graph, Scope()):
+            del graph.value_info[:]
+        types = _collect(_run(bare))
+        missing = {
+            key: kind
+            for key, kind in declared.items()
+            if types.get(key, (0, None))[1] is None and kind[1] is not None
+        }
+        if missing:
+            # Beyond an operator that inference does not know, declarations are all there is to start from.
+            for scope, graph in _graphs(bare.graph, Scope()):
+                graph.value_info.extend(v for v in sources[scope].value_info if (scope, v.name) in missing)
+            types = missing | _collect(_run(bare))
+        found = _integers(bare, types)
+        if _complete(types) or not _fixed(bare, types, found):
+            break
+    return Known(types, found)
+
+
+def _complete(types: Types) -> bool:
+    """Whether every shape is known in numbers."""
+    return all(
+        shape is not None and all(isinstance(dim, int) for dim in shape) for _, shape in types.values()
+    )
+
+
+def _integers(model: ModelProto, types: Types) -> Integers:
+    """What is known of integers, in the main graph and in the bodies inside it."""
+    opset = next((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), 1)
+    found: Integers = {}
+    visible: dict[Scope, dict[str, Entries]] = {}
+    for scope, graph in _graphs(model.graph, Scope()):
+        outer = visible.get(Scope(scope.function, scope.bodies[:-1]), {}) if scope.bodies else {}
+        own = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
+        entries = {name: held for name, held in outer.items() if name not in own}
+        for tensor in graph.initializer:
+            held = integers.of_tensor(tensor)
+            if held is None:
+                entries.pop(tensor.name, None)
+            else:
+                entries[tensor.name] = held
+
+        def shape(name: str, scope: Scope = scope) -> Shape | None:
+            # A body sees the tensors of the graphs around it.
+            while (scope, name) not in types and scope.bodies:
+                scope = Scope(scope.function, scope.bodies[:-1])
+            return types.get((scope, name), (0, None))[1]
+
+        for node in graph.node:
+            held = integers.of_node(node, shape, entries, opset)
+            if held is not None:
+                entries[node.output[0]] = held
+        visible[scope] = entries
+        found.update({(scope, name): held for name, held in entries.items()})
+    return found
+
+
+def _fixed(model: ModelProto, types: Types, found: Integers) -> bool:
+    """Turn the nodes whose integers are all known into constants; whether there was any."""
+    any_fixed = False
+    for scope, graph in _graphs(model.graph, Scope()):
+        for node in graph.node:
+            held = found.get((scope, node.output[0])) if len(node.output) == 1 else None
+            if held is None or node.op_type == "Constant":
+                continue
+            elem_type, shape = types.get((scope, node.output[0]), (0, None))
+            tensor = integers.to_tensor(held, elem_type or TensorProto.INT64)
+            if tensor is None or (shape is not None and shape != held.shape):
+                continue
+            any_fixed = True
+            name = node.output[0]
+            node.CopyFrom(helper.make_node("Constant", [], [name], value=tensor))
+    return any_fixed
 
 
 def contradiction(model: ModelFile) -> str | None:
@@ -146,6 +245,17 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
         # Some exporters write 0 or -1 for "unknown".
         return dim.dim_value if dim.dim_value > 0 else None
     return dim.dim_param or None
+
+
+def _forget_defaults(model: ModelProto) -> None:
+    """Inference takes the value of an initializer that the caller may override for the truth."""
+    if model.ir_version < _OVERRIDABLE_SINCE_IR:
+        return
+    replaceable = {info.name for info in model.graph.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in replaceable]
+    if len(kept) < len(model.graph.initializer):
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
 
 
 def _declare_sparse(graph: GraphProto) -> None:

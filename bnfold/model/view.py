@@ -21,6 +21,7 @@ from bnfold.model.edits import Scope
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bnfold.model.shapes import Known
     from bnfold.model.store import ModelFile
 
 G_LOGGER.severity = G_LOGGER.CRITICAL
@@ -151,9 +152,15 @@ class Graph:
 class View:
     """The topology of a whole model: `graphs` holds the main graph first, then nested ones and functions."""
 
-    def __init__(self, model: ModelFile) -> None:
-        """Link all graphs of `model`; reads no weights."""
+    def __init__(self, model: ModelFile, *, frozen: bool = False) -> None:
+        """Link all graphs of `model`; reads no weights.
+
+        Args:
+            model: the model.
+            frozen: take initializers that the caller could override for constants.
+        """
         self.model = model
+        self.frozen = frozen
         self.local_functions = frozenset((f.domain, f.name) for f in model.proto.functions)
         self.graphs: list[Graph] = []
         opset = _default_opset(model.proto.opset_import)
@@ -171,13 +178,18 @@ class View:
 
     def shape(self, value: Value) -> Shape | None:
         """What shape inference (or, where that is silent, the model itself) says; None is an unknown rank."""
-        return self._types.get((value.graph.scope, value.name), (0, None))[1]
+        return self._known.types.get((value.graph.scope, value.name), (0, None))[1]
 
     def elem_type(self, value: Value) -> int:
         """The TensorProto data type, 0 when unknown."""
         if isinstance(value.initializer, TensorProto):
             return value.initializer.data_type
-        return self._types.get((value.graph.scope, value.name), (0, None))[0]
+        return self._known.types.get((value.graph.scope, value.name), (0, None))[0]
+
+    def integers(self, value: Value) -> tuple[int | None, ...] | None:
+        """The entries of a small integer tensor that are known before the model runs; None for none."""
+        found = self._known.integers.get((value.graph.scope, value.name))
+        return None if found is None else tuple(found.reshape(-1))
 
     @cached_property
     def names(self) -> set[str]:
@@ -187,10 +199,10 @@ class View:
         return found
 
     @cached_property
-    def _types(self) -> dict[tuple[Scope, str], tuple[int, Shape | None]]:
-        from bnfold.model.shapes import infer  # noqa: PLC0415  # most models are folded without shapes
+    def _known(self) -> Known:
+        from bnfold.model.shapes import known  # noqa: PLC0415  # most models are folded without shapes
 
-        return infer(self.model)
+        return known(self.model, frozen=self.frozen)
 
     def _link(self, graph: Graph, skeleton: GraphProto) -> None:
         """Import `skeleton` once, then walk it and the graph's own protos side by side."""

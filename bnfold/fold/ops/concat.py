@@ -77,17 +77,19 @@ def split(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     others = [v for i, v in enumerate(node.outputs) if i != position and v is not None]
     read = any(v.is_output or draft.readers(v) for v in others)
     whole = [Carried(((0, affine),))] if not read and (axis is None or axis not in affine.axes) else []
+    if axis is not None and affine.axes and axis not in affine.axes:
+        if whole:
+            return whole[0]
+        evidence = (
+            f"the other parts of Split {node.label!r} carry the same channels without the normalization"
+        )
+        return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
     sizes = [] if axis is None else [_size(value, axis, draft) for value in node.outputs]
     known = [size for size in sizes if size is not None]
     if axis is None or len(known) < len(sizes) or sum(known) > MOST_CHANNELS:
         return Choice(tuple(whole)) if whole else _unknown(node)
-    if axis in affine.axes or not affine.axes:
-        apart = affine.embedded(axis, _places(known, position), sum(known))
-        return Choice((*whole, Carried(((0, apart),))))
-    if whole:
-        return whole[0]
-    evidence = f"the other parts of Split {node.label!r} carry the same channels without the normalization"
-    return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
+    apart = affine.embedded(axis, _places(known, position), sum(known))
+    return Choice((*whole, Carried(((0, apart),))))
 
 
 def _places(sizes: Sequence[int], position: int) -> NDArray[np.intp]:

@@ -89,33 +89,29 @@ def _constant(node: Node, draft: Draft) -> tuple[float, Weight | None] | Refused
 def _pads_of_axis(node: Node, axis: int, draft: Draft) -> tuple[int, int] | None:
     """How much is padded before and behind one axis; None when that cannot be told."""
     if node.opset < _INPUTS_SINCE:
-        listed = node.ints_attribute("pads") or node.ints_attribute("paddings")
-        axes: tuple[int, ...] | None = None
+        listed: tuple[int | None, ...] | None = node.ints_attribute("pads") or node.ints_attribute("paddings")
+        axes: tuple[int | None, ...] | None = None
     else:
-        listed = _integers(node, 1, draft)
-        axes = _integers(node, 3, draft)
+        listed = draft.integers(node, 1)
+        axes = draft.integers(node, 3)
         if axes is None and len(node.inputs) > 3 and node.inputs[3] is not None:  # noqa: PLR2004  # data, pads, value, axes
             return None
-    if not listed:
+    if axes is not None:
+        source = node.inputs[0]
+        shape = draft.shape(source) if source is not None else None
+        if shape is None or None in axes:
+            # Pads of some axes do not tell the rank, from which negative axes count.
+            return None
+        places = [i for i, each in enumerate(axes) if each is not None and each % len(shape) == axis]
+        if not places:
+            return 0, 0
+        (place,), half = places[:1], len(axes)
+    else:
+        place, half = axis, 0 if listed is None else len(listed) // 2
+    if listed is None or len(listed) != 2 * half or place >= half:
         return None
-    half = len(listed) // 2
-    source = node.inputs[0]
-    shape = draft.shape(source) if source is not None else None
-    if shape is None and axes is not None:
-        # Pads of some axes do not tell the rank, from which negative axes count.
-        return None
-    rank = len(shape) if shape is not None else half
-    for i, each in enumerate(range(half) if axes is None else axes):
-        if each % rank == axis:
-            return listed[i], listed[i + half]
-    return 0, 0
-
-
-def _integers(node: Node, position: int, draft: Draft) -> tuple[int, ...] | None:
-    found = draft.weight(node, position)
-    if not isinstance(found, Weight) or found.source is None:
-        return None
-    return tuple(int(v) for v in found.source.array().reshape(-1))
+    before, behind = listed[place], listed[place + half]
+    return None if before is None or behind is None else (before, behind)
 
 
 OPERATOR = Operator(backward, forward, summary="passes it on where the padding can follow")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from bnfold.fold.axes import completed, through_reshape
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
-from bnfold.fold.ops.weights import no_room
+from bnfold.fold.ops.weights import no_room, not_constant
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
+from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
@@ -37,6 +38,9 @@ def _reshaped(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Out
     affine = affine.reduced()
     if not affine.axes:
         return Carried(((0, affine),))
+    target = draft.weight(node, 1) if node.op == "Reshape" else None
+    if isinstance(target, NotConstant) and target.kind == "overridable":
+        return Refused((not_constant(node, "shape", target),))
     shapes = _shapes(node, draft)
     if isinstance(shapes, Refused):
         return shapes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bnfold.errors import ModelError
 from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Choice, Operator, Outcome, Refused
 from bnfold.fold.ops.weights import no_room
@@ -31,12 +32,13 @@ def slice_backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
         axes = range(len(shape)) if shape is not None else ()
         cuts = [(axis, _sliced(node, axis, shape, draft)) for axis in axes if shape is not None]
         return _anywhere(node, affine, shape, cuts)
+    cut = _cut_axes(node, shape, draft)
     outcome: Outcome = Carried(((0, affine),))
-    for axis in affine.axes:
+    for axis in affine.axes if cut is None else [a for a in affine.axes if a in cut]:
         if isinstance(outcome, Carried):
             chosen = None if shape is None else _sliced(node, axis, shape, draft)
             outcome = _embedded(node, outcome.edges[0][1], axis, shape, chosen)
-    return outcome
+    return outcome if isinstance(outcome, Carried) else _same_for_all(affine) or outcome
 
 
 def slice_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
@@ -44,45 +46,69 @@ def slice_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Ou
     if position:
         return no_room(node, position)
     shape = _shape(node, draft)
+    cut = _cut_axes(node, shape, draft)
     for axis, size in zip(affine.axes, affine.dims, strict=True):
+        if cut is not None and axis not in cut:
+            continue
         chosen = None if shape is None else _sliced(node, axis, shape, draft)
         if chosen is None or shape is None or _size(shape, axis) != size:
-            return _unknown(node)
+            return _same_for_all(affine) or _unknown(node)
         affine = affine.take(axis, chosen)
     return Carried(((0, affine),))
 
 
 def gather_backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
-    """The same for a list of indices."""
+    """The same for a list of indices; which they are counts only along the axis they are taken from."""
     shape, indices = _shape(node, draft), _indices(node, draft)
-    if shape is None or indices is None:
-        return _unknown(node)
-    axis = node.int_attribute("axis", 0) % len(shape)
-    ours = [a for a in affine.axes if axis <= a < axis + indices.ndim]
-    moved = [a if a < axis else a - indices.ndim + 1 for a in affine.axes if a not in ours]
-    size = _size(shape, axis)
-    chosen = indices.reshape(-1) % size if size else None
+    axis, rank = _gathered(node, shape, draft)
+    affine = affine if indices is not None else affine.reduced()
+    size = 0 if shape is None or axis is None else _size(shape, axis)
+    chosen = indices.reshape(-1) % size if indices is not None and size else None
     if not affine.axes:
-        return _anywhere(node, affine, shape, [(axis, chosen)])
-    if not ours:
-        return Carried(((0, affine.with_axes(moved)),))
-    if indices.ndim != 1:
+        return _anywhere(node, affine, shape, [] if axis is None else [(axis, chosen)])
+    if axis is None or rank is None:
         return _unknown(node)
-    return _embedded(node, affine, axis, shape, chosen)
+    ours = [a for a in affine.axes if axis <= a < axis + rank]
+    if not ours:
+        return Carried(((0, affine.with_axes([a if a < axis else a - rank + 1 for a in affine.axes])),))
+    return _embedded(node, affine, axis, shape, chosen) if rank == 1 else _unknown(node)
 
 
 def gather_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     """The same, along the data flow."""
+    if position:
+        return no_room(node, position)
     shape, indices = _shape(node, draft), _indices(node, draft)
-    if position or shape is None or indices is None:
+    axis, rank = _gathered(node, shape, draft)
+    affine = affine if indices is not None else affine.reduced()
+    if not affine.axes:
+        return Carried(((0, affine),))
+    if axis is None or rank is None:
         return _unknown(node)
-    axis = node.int_attribute("axis", 0) % len(shape)
-    if axis in affine.axes:
-        size = _size(shape, axis)
-        if size != affine.dims[affine.axes.index(axis)] or not size:
-            return _unknown(node)
-        indices = indices % size
-    return Carried(((0, affine.take(axis, indices)),))
+    if axis not in affine.axes:
+        return Carried(((0, affine.with_axes([a if a < axis else a + rank - 1 for a in affine.axes])),))
+    size = 0 if shape is None else _size(shape, axis)
+    if indices is None or size != affine.dims[affine.axes.index(axis)] or not size:
+        return _unknown(node)
+    return Carried(((0, affine.take(axis, indices % size)),))
+
+
+def _gathered(node: Node, shape: Shape | None, draft: Draft) -> tuple[int | None, int | None]:
+    """The axis that a Gather reads from, and the rank of its indices, each None where it is not known.
+
+    Raises:
+        ModelError: there is no such axis.
+    """
+    axis = node.int_attribute("axis", 0)
+    if shape is not None and not -len(shape) <= axis < len(shape):
+        raise ModelError(
+            f"the model is invalid: Gather {node.label!r} takes from axis {axis} of {len(shape)} axes"
+        )
+    known = axis if axis >= 0 else None if shape is None else axis + len(shape)
+    source = node.inputs[1]
+    dims = draft.shape(source) if source is not None else None
+    found = _indices(node, draft)
+    return known, found.ndim if found is not None else None if dims is None else len(dims)
 
 
 def _anywhere(
@@ -117,29 +143,21 @@ def _embedded(
 def _sliced(node: Node, axis: int, shape: Shape, draft: Draft) -> NDArray[np.intp] | None:
     """The indices of `axis` that a Slice keeps; None when that cannot be told."""
     size = _size(shape, axis)
-    if not size:
+    cut = _cut_axes(node, shape, draft)
+    if not size or cut is None:
         return None
-    operands: list[tuple[int, ...] | None]
-    if node.opset < _SLICE_INPUTS_SINCE:
-        operands = [node.ints_attribute(name) for name in ("starts", "ends", "axes")] + [None]
-    else:
-        operands = []
-        for position in range(1, 5):
-            found = draft.weight(node, position)
-            if found is not None and not (isinstance(found, Weight) and found.source is not None):
-                return None
-            operands.append(_integers(found))
-    starts, ends, axes, steps = operands
-    if starts is None or ends is None:
-        return None
-    axes = tuple(range(len(starts))) if axes is None else axes
-    steps = (1,) * len(starts) if steps is None else steps
-    if 0 in steps or not len(starts) == len(ends) == len(axes) == len(steps):
-        return None
-    for start, end, each, step in zip(starts, ends, axes, steps, strict=True):
-        if each % len(shape) == axis:
-            return np.array(_kept(start, end, step, size), np.intp)
-    return np.arange(size)
+    if axis not in cut:
+        return np.arange(size)
+    place = cut.index(axis)
+    bounds = []
+    for position in (1, 2, 4):
+        entries = _operand(node, position, draft) if _given(node, position) else (1,) * len(cut)
+        entry = entries[place] if entries is not None and len(entries) == len(cut) else None
+        if entry is None:
+            return None
+        bounds.append(entry)
+    start, end, step = bounds
+    return np.array(_kept(start, end, step, size), np.intp) if step else None
 
 
 def _kept(start: int, end: int, step: int, size: int) -> range:
@@ -160,10 +178,42 @@ def _indices(node: Node, draft: Draft) -> NDArray[np.intp] | None:
     return np.asarray(found.source.array(), np.intp)
 
 
-def _integers(found: Weight | None) -> tuple[int, ...] | None:
-    if found is None or found.source is None:
+def _same_for_all(affine: Affine) -> Carried | None:
+    """One map for the whole tensor passes, whatever is chosen of it."""
+    affine = affine.reduced()
+    return None if affine.axes else Carried(((0, affine),))
+
+
+def _cut_axes(node: Node, shape: Shape | None, draft: Draft) -> tuple[int, ...] | None:
+    """The axes that a Slice has bounds for, counted from the front, in their order; None when not known."""
+    axes = _operand(node, 3, draft)
+    if axes is None and not _given(node, 3):
+        starts, ends = (_operand(node, position, draft) for position in (1, 2))
+        bounds = starts if starts is not None else ends
+        axes = None if bounds is None else tuple(range(len(bounds)))
+    if axes is None or (shape is None and any(axis is not None and axis < 0 for axis in axes)):
         return None
-    return tuple(int(v) for v in found.source.array().reshape(-1))
+    known = tuple(
+        axis if axis >= 0 or shape is None else axis + len(shape) for axis in axes if axis is not None
+    )
+    return known if len(known) == len(axes) else None
+
+
+_ATTRIBUTES = {1: "starts", 2: "ends", 3: "axes"}  # the operands up to opset 9
+
+
+def _operand(node: Node, position: int, draft: Draft) -> tuple[int | None, ...] | None:
+    """The entries of an operand of a Slice, as far as they are known; None when it is left out."""
+    if node.opset < _SLICE_INPUTS_SINCE:
+        return node.ints_attribute(_ATTRIBUTES[position]) if position in _ATTRIBUTES else None
+    return draft.integers(node, position)
+
+
+def _given(node: Node, position: int) -> bool:
+    """Whether a Slice has an operand."""
+    if node.opset < _SLICE_INPUTS_SINCE:
+        return position in _ATTRIBUTES and node.attribute(_ATTRIBUTES[position]) is not None
+    return position < len(node.inputs) and node.inputs[position] is not None
 
 
 def _shape(node: Node, draft: Draft) -> Shape | None:
