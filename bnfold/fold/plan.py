@@ -14,6 +14,7 @@ from onnx import TensorProto
 from bnfold.errors import ModelError
 from bnfold.fold import merge
 from bnfold.fold.affine import Affine
+from bnfold.fold.cost import gained_nodes
 from bnfold.fold.draft import Draft
 from bnfold.fold.folded import Fold
 from bnfold.fold.lift import of_node
@@ -252,11 +253,25 @@ class _Planner:
 
     def _try_backward(self, site: Site) -> None:
         found = self._backward(site)
-        if isinstance(found, Way):
-            self.waiting.pop(site.node, None)
+        if isinstance(found, DeadEnd):
+            self.waiting[site.node] = found
+            return
+        self.waiting.pop(site.node, None)
+        cheaper = self._cheaper_forward(site, found)
+        if cheaper is None:
             self._commit(site, found, "backward")
         else:
-            self.waiting[site.node] = found
+            self._commit(site, cheaper, "forward")
+
+    def _cheaper_forward(self, site: Site, way: Way) -> Way | None:
+        """What stands behind may have a bias where what stands before would gain an Add."""
+        gained = gained_nodes(way.changes, self.draft)
+        if not gained:
+            return None
+        behind = forward(site, self.draft)
+        if isinstance(behind, DeadEnd) or gained_nodes(behind.changes, self.draft) >= gained:
+            return None
+        return behind if _cancellation(site, self.draft) is None else None
 
     def _backward(self, site: Site) -> Way | DeadEnd:
         trace: list[Step] | None = [] if site.node.label == self.traced else None

@@ -18,6 +18,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from bnfold.fold.changes import Bypass, Dissolve
+from bnfold.fold.cost import gained_nodes, more_work
 from bnfold.fold.obstacles import (
     HORIZON,
     attribute_of_caller,
@@ -148,11 +149,9 @@ def _checked(way: Way, draft: Draft) -> Way | DeadEnd:
             evidence = f"two branches of the way meet in {node.op} {node.label!r}"
             return DeadEnd((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),), len(way.through))
         seen.add(node)
-    gained = sum(draft.adds_node(change) for change in way.changes)
-    lost = sum(isinstance(change, (Dissolve, Bypass)) for change in way.changes)
-    if gained > lost:
-        evidence = f"{gained} nodes would have to be added to take {lost} away"
-        return DeadEnd((Reason(Code.MORE_WORK, way.into[0].label, evidence),), len(way.through))
+    costs = more_work(way.changes, draft)
+    if costs is not None:
+        return DeadEnd((costs,), HORIZON + len(way.through))
     clash = draft.clash(way.changes)
     return way if clash is None else DeadEnd((clash,), len(way.through))
 
@@ -269,14 +268,23 @@ class _Upstream:
             consumer, depth = node, depth + 1
 
     def _first(self, node: Node, outcome: Carried | Choice, depth: int, *, free: bool) -> _Walk:
-        """The first option that leads to the end, or the one that came farthest."""
+        """The first option that leads to the end without a new node, else with the fewest.
+
+        If there is none, the one that came farthest.
+        """
         ends: list[DeadEnd] = []
+        best, fewest = None, 0
         for option in outcome.options if isinstance(outcome, Choice) else (outcome,):
             found = yield self._branch(node, option, depth, free=free)
-            if isinstance(found, Way):
+            if isinstance(found, DeadEnd):
+                ends.append(found)
+                continue
+            gained = gained_nodes(found.changes, self.draft)
+            if not gained:
                 return found
-            ends.append(found)
-        return _deepest(ends)
+            if best is None or gained < fewest:
+                best, fewest = found, gained
+        return best or _deepest(ends)
 
     def _branch(self, node: Node, carried: Carried, depth: int, *, free: bool) -> _Walk:
         way = Way(through=(node,), changes=carried.changes)

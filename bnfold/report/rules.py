@@ -69,7 +69,7 @@ REASONS = (
     _why(Code.OVERRIDABLE, "the caller may override a weight or statistic", "`--freeze`, if no caller does"),
     _why(Code.CHANNEL_AXIS, "the channel axis cannot be followed", "export with known shapes"),
     _why(Code.EXCLUDED, "`--include` or `--exclude` says so"),
-    _why(Code.MORE_WORK, "the fold would add more nodes than it takes away"),
+    _why(Code.MORE_WORK, "the fold would leave the model more to do: more nodes, or more element operations"),
     _why(
         Code.CANCELLATION,
         "the mean dwarfs the standard deviation, and would go behind the weights",

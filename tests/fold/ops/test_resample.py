@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.build import FLOAT, NEWEST, Net
 from support.claims import expect, ops
-from support.ways import BOTH, Step, forward, linear, uniform
+from support.ways import BOTH, Step, forward, linear, scaling, uniform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -337,7 +337,7 @@ def test_an_axis_in_front_and_no_transpose() -> None:
 def test_forward_a_shape_that_is_computed(length: int | str, kept: dict[str, str]) -> None:
     """Axes count from the right: without the rank of the result nobody knows where the channels are."""
     net = Net()
-    y = net.node("Identity", net.bn(net.input("x", 2, 3, 1, 1), 3, name="bn"))
+    y = net.node("Identity", net.bn(net.input("x", 2, 3, 1, 1), 3, name="bn", stats=scaling(3)))
     y = net.node("Expand", y, net.input("shape", length, elem=7), name="expand")
     y = net.node("Transpose", y, perm=[0, 2, 3, 1])
     net.output(net.node("MatMul", y, net.init(net.draw(3, 4))), shape=(None,) * 4)
