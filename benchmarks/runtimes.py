@@ -3,8 +3,8 @@
     PYTHONPATH=tests python benchmarks/runtimes.py MODEL_OR_FOLDER ... [--python PYTHON]
 
 Each model is folded by bnfold; the original and the result then run in each runtime that PYTHON has
-(`tests/support/other_runtimes.py`), and both are judged against a float64 evaluation of the original by the rule
-of bnfold's own verification (`tests/support/beside.py`).
+(`tests/support/other_runtimes.py`), and both are judged against a float64 evaluation of the original by the
+rule of bnfold's own verification (`tests/support/beside.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from support.beside import outcome, pair, version
+from support.beside import Finding, outcome, pair, version
 from support.other_runtimes import RUNTIMES
 from tools import HERE, cpu, say
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 _REASON = 160  # characters of one
 
 
-def measured(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> tuple[Outcomes, dict[str, str]]:
+def measured(
+    python: Path, models: Sequence[Path], runtimes: Sequence[str]
+) -> tuple[Outcomes, dict[str, str]]:
     """Everything, and the models that were left out, with the reason."""
     found: dict[str, dict[str, Outcome]] = {}
     left_out: dict[str, str] = {}
@@ -57,32 +60,21 @@ def measured(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> t
 
 
 def cell(what: Outcome) -> str:
-    """An outcome in a table."""
-    if what.original or what.folded:
-        ran = {(True, False): "folded alone", (False, True): "**original alone**"}
-        return ran.get((bool(what.original), bool(what.folded)), "neither")
-    if what.agreed is None:
-        return "original off"
+    """An outcome in a table: the ratio of errors, where that is all."""
     ratio = "exact" if what.ratio is None else f"{what.ratio:.2f}"
-    return ratio if what.agreed else f"**differs**, {ratio}"
+    if what.finding == "agrees":
+        return ratio
+    return f"**differs**, {ratio}" if what.finding == "differs" else what.finding
 
 
 def sums(outcomes: Outcomes, runtimes: Sequence[str]) -> Iterator[str]:
-    """How many models each runtime runs, and of how many it confirms the fold."""
-    yield "| runtime | original runs | folded runs | both run | agree | original off | differ |"
-    yield "|---|---|---|---|---|---|---|"
+    """How many models each runtime says what of."""
+    findings = get_args(Finding)
+    yield f"| runtime | {' | '.join(findings)} |"
+    yield f"|{'---|' * (1 + len(findings))}"
     for runtime in runtimes:
-        rows = [row[runtime] for row in outcomes.values()]
-        both = [row for row in rows if not row.original and not row.folded]
-        counts = (
-            sum(not row.original for row in rows),
-            sum(not row.folded for row in rows),
-            len(both),
-            sum(row.agreed is True for row in both),
-            sum(row.agreed is None for row in both),
-            sum(row.agreed is False for row in both),
-        )
-        yield f"| {runtime} | {' | '.join(map(str, counts))} |"
+        found = Counter(row[runtime].finding for row in outcomes.values())
+        yield f"| {runtime} | {' | '.join(str(found[finding]) for finding in findings)} |"
 
 
 def table(outcomes: Outcomes, runtimes: Sequence[str]) -> Iterator[str]:
@@ -117,11 +109,11 @@ def report(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> Ite
     yield f"bnfold {bnfold.__version__}; {named}. {cpu()}. How: `benchmarks/README.md`."
     yield ""
     yield (
-        "The figures are the RMS error of the folded model divided by that of the original, in the same runtime, "
-        "both against a float64 evaluation of the original. A pair *agrees* where the folded model's error is "
-        "within what bnfold's verification allows, and *differs* otherwise. *Original off*: the runtime's results "
-        "for the original are themselves far from the truth, and say nothing. *Neither*, *folded alone*, "
-        "*original alone*: which of the two runs at all."
+        "The figures are the RMS error of the folded model divided by that of the original, in the same "
+        "runtime, both against a float64 evaluation of the original. A pair *agrees* where the error of the "
+        "folded model is within what bnfold's verification allows, and *differs* otherwise. *Folded alone*: the "
+        "original does not run, or gives results that are far from the truth, and the folded model gives right "
+        "ones. *Original alone*: it runs, and the folded model does not. *Neither* gives right results."
     )
     yield ""
     yield from sums(outcomes, present)

@@ -1,4 +1,4 @@
-"""A model and what bnfold makes of it, beside each other in a runtime, judged against a float64 evaluation."""
+"""A model and what bnfold makes of it, beside each other in a runtime, judged against a float64 truth."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
 from support import other_runtimes
 
+from bnfold.verification.errors import Error
 from bnfold.verification.feeds import candidate_sizes, input_specs, make_feed
-from bnfold.verification.judge import Place, judge
+from bnfold.verification.judge import ILL_CONDITIONED, Place, judge
 from bnfold.verification.real import Reals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bnfold.verification.errors import Error
     from bnfold.verification.feeds import Feed
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# One model may give no result, or one that is far from the truth: "folded alone" and "original alone" name the
+# model that gives a sound one, or one at all. "differs": the folded model's error is not what rounding allows.
+Finding = Literal["agrees", "differs", "folded alone", "original alone", "neither"]
 
 LIMIT = 300.0  # seconds for one model in one runtime
 
@@ -51,17 +55,17 @@ class Outcome:
     """What became of a pair in a runtime.
 
     Attributes:
+        finding: what is to be said of it.
+        ratio: RMS error of the folded model divided by the original's, of the output where it is largest; None
+            where one of them gave no result.
         original: why the original gave no result; empty where it gave one.
         folded: the same of the folded model.
-        ratio: RMS error of the folded model divided by the original's, of the output where it is largest.
-        agreed: whether the folded model's errors are what rounding allows. None where that cannot be said: a
-            model gave no result, or the original's own results are far from the truth.
     """
 
-    original: str
-    folded: str
-    ratio: float | None
-    agreed: bool | None
+    finding: Finding
+    ratio: float | None = None
+    original: str = ""
+    folded: str = ""
 
 
 def pair(original: Path, folded: Path) -> Pair:
@@ -80,11 +84,14 @@ def pair(original: Path, folded: Path) -> Pair:
 def outcome(python: Path, runtime: str, given: Pair) -> Outcome:
     """Run both models in a runtime that `python` has, and judge by the rule of bnfold's verification."""
     first, second = (run(python, runtime, model, given) for model in (given.original, given.folded))
-    if isinstance(first, str) or isinstance(second, str):
-        reasons = [result if isinstance(result, str) else "" for result in (first, second)]
-        return Outcome(reasons[0], reasons[1], None, None)
-    if [value.shape for value in first] != [value.shape for value in second]:
-        return Outcome("", "", None, agreed=False)
+    if isinstance(second, str):
+        if isinstance(first, str):
+            return Outcome("neither", original=first, folded=second)
+        return Outcome("original alone", folded=second)
+    sound = all(_sound(values, truth) for values, truth in zip(second, given.truth.values(), strict=True))
+    instead: Finding = "folded alone" if sound else "neither"
+    if isinstance(first, str):
+        return Outcome(instead, original=first)
     rows = [
         judge(
             Place(name, given.feed.name, runtime),
@@ -96,8 +103,10 @@ def outcome(python: Path, runtime: str, given: Pair) -> Outcome:
         for (name, truth), own, other in zip(given.truth.items(), first, second, strict=True)
     ]
     outcomes = {row.outcome for row in rows}
-    agreed = False if "fail" in outcomes else None if "ill-conditioned" in outcomes else True
-    return Outcome("", "", max((row.ratio for row in rows if row.ratio is not None), default=None), agreed)
+    ratio = max((row.ratio for row in rows if row.ratio is not None), default=None)
+    if "fail" in outcomes:
+        return Outcome("differs", ratio)
+    return Outcome(instead if "ill-conditioned" in outcomes else "agrees", ratio)
 
 
 def run(python: Path, runtime: str, model: Path, given: Pair) -> Sequence[Array] | str:
@@ -115,7 +124,7 @@ def run(python: Path, runtime: str, model: Path, given: Pair) -> Sequence[Array]
             status = "crashed" if done.returncode < 0 else "failed"
             return said[-1] if said and done.returncode > 0 else f"{status} ({done.returncode})"
         with np.load(results) as opened:
-            return [opened[name] for name in sorted(opened.files, key=int)]
+            return [opened[f"arr_{index}"] for index in range(len(opened.files))]
 
 
 def version(python: Path, runtime: str) -> str:
@@ -130,6 +139,15 @@ def _started(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _sound(values: Array, truth: Array) -> bool:
+    """Whether values are the truth, but for rounding that leaves most of it."""
+    shaped = _shaped(values, truth)
+    if shaped.shape != truth.shape or not np.isfinite(shaped).all():
+        return False
+    return Error.of(shaped - truth).rms <= ILL_CONDITIONED * Error.of(truth).rms
+
+
 def _shaped(values: Array, truth: Array) -> Array:
-    """Runtimes without batches, and those that count a scalar as a vector, return other shapes."""
-    return values.reshape(truth.shape) if values.size == truth.size else values
+    """Runtimes that have no batches return more, or fewer, leading axes of length 1."""
+    same = [np.trim_zeros(np.array(array.shape) - 1, "f").tolist() for array in (values, truth)]
+    return values.reshape(truth.shape) if same[0] == same[1] else values

@@ -2,8 +2,8 @@
 
     python other_runtimes.py RUNTIME MODEL FEEDS.npz RESULTS.npz OUTPUT ...
 
-runs a model once and keeps the values of its outputs. Runtimes crash, and their packages want an environment of
-their own: this file runs alone, in a process for each model, and imports nothing of this repository.
+runs a model once and keeps the values of its outputs. Runtimes crash, and their packages want an environment
+of their own: this file runs alone, in a process for each model, and imports nothing of this repository.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def main() -> None:
     model, feeds, results, *outputs = rest
     with np.load(feeds) as opened:
         values = RUNTIMES[runtime](Path(model), dict(opened), outputs)
-    np.savez(results, **{str(index): np.asarray(value) for index, value in enumerate(values)})
+    np.savez(results, *values)
 
 
 if __name__ == "__main__":
