@@ -111,9 +111,9 @@ def report(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> Ite
     yield (
         "The figures are the RMS error of the folded model divided by that of the original, in the same "
         "runtime, both against a float64 evaluation of the original. A pair *agrees* where the error of the "
-        "folded model is within what bnfold's verification allows, and *differs* otherwise. *Folded alone*: the "
-        "original does not run, or gives results that are far from the truth, and the folded model gives right "
-        "ones. *Original alone*: it runs, and the folded model does not. *Neither* gives right results."
+        "folded model is within what bnfold's verification allows, and *differs* otherwise. *Folded alone*: "
+        "the original does not run, or gives results that are far from the truth, and the folded model gives "
+        "right ones. *Original alone*: it runs, and the folded model does not. *Neither* gives right results."
     )
     yield ""
     yield from sums(outcomes, present)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# One model may give no result, or one that is far from the truth: "folded alone" and "original alone" name the
-# model that gives a sound one, or one at all. "differs": the folded model's error is not what rounding allows.
+# "differs": the folded model's error is more than rounding allows. "folded alone": the original gives no result,
+# or one far from the truth, and the folded model a sound one. "original alone": it runs, the other does not.
 Finding = Literal["agrees", "differs", "folded alone", "original alone", "neither"]
 
 LIMIT = 300.0  # seconds for one model in one runtime
@@ -56,8 +56,8 @@ class Outcome:
 
     Attributes:
         finding: what is to be said of it.
-        ratio: RMS error of the folded model divided by the original's, of the output where it is largest; None
-            where one of them gave no result.
+        ratio: RMS error of the folded model divided by the original's, where it is largest of all outputs;
+            None where one of them gave no result.
         original: why the original gave no result; empty where it gave one.
         folded: the same of the folded model.
     """
