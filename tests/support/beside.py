@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# "differs": the folded model's error is more than rounding allows. "folded alone": the original gives no result,
-# or one far from the truth, and the folded model a sound one. "original alone": it runs, the other does not.
+# Where a pair neither agrees nor differs, "folded alone" says that the original gives no result, or one far from
+# the truth, and the folded model a sound one; "original alone" that it runs, and the folded model does not.
 Finding = Literal["agrees", "differs", "folded alone", "original alone", "neither"]
 
 LIMIT = 300.0  # seconds for one model in one runtime
