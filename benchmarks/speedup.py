@@ -1,9 +1,10 @@
 """How fast models run in onnxruntime once a tool has removed BatchNormalization from them.
 
-    python benchmarks/speedup.py MODEL_OR_FOLDER ... [--python PYTHON] [--seconds 60]
+    python benchmarks/speedup.py MODEL_OR_FOLDER ... [--python PYTHON] [--levels all] [--seconds 60]
 
 Each tool makes a result of each model, once; `bnfold bench` then measures the original and that result side
-by side. A model with external data has it in one file, `NAME.onnx.data` beside `NAME.onnx`.
+by side. A model with external data has it in one file, `NAME.onnx.data` beside `NAME.onnx`. The report is
+written anew after each model, so that one which is interrupted has what was measured.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ class Row:
     finding: Finding | None
     speed: Mapping[str, Any] | None
     failure: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model: its name, and what became of it in each tool."""
+
+    name: str
+    rows: tuple[Row, ...]
 
 
 def row(bench: Bench, tool: str, model: Path, options: Sequence[str]) -> Row:
@@ -111,35 +120,53 @@ def original(rows: Sequence[Row]) -> str:
     return f"Original: {facts['bn']} BatchNormalization, {macs} MACs. In onnxruntime: {at_levels}."
 
 
-def report(
-    bench: Bench, models: Sequence[Path], tools: Sequence[str], options: Sequence[str]
-) -> Iterator[str]:
+def section(bench: Bench, model: Path, tools: Sequence[str], options: Sequence[str]) -> Section:
+    """Measure all tools on one model, in a folder where it is alone with its data."""
+    folder = Path(tempfile.mkdtemp(dir=bench.folder))
+    for file in (model, model.with_name(f"{model.name}.data")):
+        if file.exists():
+            shutil.copy(file, folder)
+    rows = tuple(row(bench, tool, folder / model.name, options) for tool in tools)
+    shutil.rmtree(folder)
+    return Section(model.stem, rows)
+
+
+def overview(sections: Sequence[Section], tools: Sequence[str]) -> Iterator[str]:
+    """The steady state of all models at the highest level, a tool a column."""
+    speeds = [each.speed for each in sections[0].rows if each.speed is not None]
+    level = speeds[0]["levels"][-1]["level"].upper() if speeds else "steady state"
+    yield f"| {level} | {' | '.join(tools)} |"
+    yield f"|{'---|' * (1 + len(tools))}"
+    for each in sections:
+        yield f"| {each.name} | {' | '.join(map(_overviewed, each.rows))} |"
+
+
+def _overviewed(each: Row) -> str:
+    if each.speed is None:
+        return each.failure
+    level = each.speed["levels"][-1]
+    return level["failure"] or comparison(level["steady"][0])
+
+
+def report(head: str, sections: Sequence[Section], tools: Sequence[str]) -> Iterator[str]:
     """The whole report, a line at a time."""
-    versions = {tool: bench.ask("drive.py", "--version", tool) for tool in tools}
-    present = [tool for tool in tools if versions[tool].returncode == 0]
-    named = ", ".join(f"{tool} {versions[tool].stdout.strip()}" for tool in present)
+    yield from ("# Speed in onnxruntime", "", head, "")
+    yield from overview(sections, tools)
+    for each in sections:
+        yield from ("", f"## {each.name}", "", original(each.rows), "")
+        yield from table(each.rows)
+
+
+def heading(bench: Bench, tools: Sequence[str], options: Sequence[str]) -> str:
+    """What was measured with what, and how to read it."""
+    versions = (f"{tool} {bench.ask('drive.py', '--version', tool).stdout.strip()}" for tool in tools)
     runtime = bench.ask("drive.py", "--version", "onnxruntime").stdout.strip()
-    yield "# Speed in onnxruntime"
-    yield ""
-    yield (
-        f"{cpu()}, {os.cpu_count()} cores, {platform.system()}, Python "
-        f"{python_version(bench)}, onnxruntime {runtime}. Tools: {named}. Time of the original divided by "
-        "that of the result, with 95 % intervals: above 1 the result is faster. Bold is what may be claimed; "
-        f"all else is noise, or no difference. Options: `{' '.join(options)}`. How: `benchmarks/README.md`."
+    return (
+        f"{cpu()}, {os.cpu_count()} cores, {platform.system()}, Python {python_version(bench)}, onnxruntime "
+        f"{runtime}. Tools: {', '.join(versions)}. Time of the original divided by that of the result, with "
+        "95 % intervals: above 1 the result is faster. Bold is what may be claimed; all else is noise, or no "
+        f"difference. Options: `{' '.join(options)}`. How: `benchmarks/README.md`."
     )
-    for model in models:
-        folder = Path(tempfile.mkdtemp(dir=bench.folder))
-        for file in (model, model.with_name(f"{model.name}.data")):
-            if file.exists():
-                shutil.copy(file, folder)
-        rows = [row(bench, tool, folder / model.name, options) for tool in present]
-        shutil.rmtree(folder)
-        yield ""
-        yield f"## {model.stem}"
-        yield ""
-        yield original(rows)
-        yield ""
-        yield from table(rows)
 
 
 def _models(paths: Sequence[Path]) -> list[Path]:
@@ -158,6 +185,9 @@ def main() -> None:
         "--python", type=Path, default=Path(sys.executable), help="the interpreter that has the tools"
     )
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument(
+        "--levels", default="disable,basic,all", help="of onnxruntime, as `bnfold bench --level`"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="for each model and tool")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a tool is stopped")
@@ -165,15 +195,20 @@ def main() -> None:
         "--output", type=Path, default=HERE / "results" / "speedup.md", help="where the report is kept"
     )
     arguments = parser.parse_args()
-    options = ["--seconds", f"{arguments.seconds:g}", "--threads", str(arguments.threads)]
+    models = _models(arguments.models)
+    options = ["--level", arguments.levels, "--seconds", f"{arguments.seconds:g}"]
+    options += ["--threads", str(arguments.threads)]
+    arguments.output.parent.mkdir(exist_ok=True)
+    sections: list[Section] = []
     with tempfile.TemporaryDirectory(prefix="bnfold-speedup-") as folder:
         bench = Bench(arguments.python, arguments.limit, 1, Path(folder))
-        text = "".join(
-            f"{line}\n" for line in report(bench, _models(arguments.models), arguments.tools, options)
-        )
+        tools = [tool for tool in arguments.tools if not bench.ask("drive.py", "--version", tool).returncode]
+        head = heading(bench, tools, options)
+        for model in models:
+            sections.append(section(bench, model, tools, options))
+            text = "".join(f"{line}\n" for line in report(head, sections, tools))
+            arguments.output.write_text(text, encoding="utf-8")
     print(text, end="")
-    arguments.output.parent.mkdir(exist_ok=True)
-    arguments.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

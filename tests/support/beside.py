@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Where a pair neither agrees nor differs, "folded alone" says that the original gives no result, or one far from
-# the truth, and the folded model a sound one; "original alone" that it runs, and the folded model does not.
+# Where a pair neither agrees nor differs, "folded alone" says that the original gives no result, or one far
+# from the truth, and the folded model a sound one; "original alone", that it runs and the other does not.
 Finding = Literal["agrees", "differs", "folded alone", "original alone", "neither"]
 
 LIMIT = 300.0  # seconds for one model in one runtime
@@ -88,10 +88,13 @@ def outcome(python: Path, runtime: str, given: Pair) -> Outcome:
         if isinstance(first, str):
             return Outcome("neither", original=first, folded=second)
         return Outcome("original alone", folded=second)
-    sound = all(_sound(values, truth) for values, truth in zip(second, given.truth.values(), strict=True))
+    truths = given.truth.values()
+    sound = all(_sound(values, truth) for values, truth in zip(second, truths, strict=True))
     instead: Finding = "folded alone" if sound else "neither"
     if isinstance(first, str):
         return Outcome(instead, original=first)
+    if any(_shaped(own, truth).shape != truth.shape for own, truth in zip(first, truths, strict=True)):
+        return Outcome(instead, original="its results are of other shapes")
     rows = [
         judge(
             Place(name, given.feed.name, runtime),
