@@ -17,16 +17,18 @@ import math
 import platform
 import re
 import statistics
+import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bnfold import runtime
-from bnfold.runtime import cuda_compiler, cuda_plan
+from bnfold.runtime import cuda, cuda_compiler, cuda_plan
 from bnfold.runtime.arguments import BFLOAT16, Layout
 from bnfold.runtime.cuda_device import gpu
 from bnfold.runtime.cuda_plan import Tensor, Vector
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     # One call on the i-th copy of the tensors; what it returns is kept until all have run.
     Call = Callable[[int], object]
 
-torch: Any = import_module("torch")
+torch: Any = import_module("torch") if find_spec("torch") else None
 
 # Channels, height and width of the normalized tensors of a ResNet-50.
 SHAPES = ((64, 112), (64, 56), (256, 56), (512, 28), (1024, 14), (2048, 7))
@@ -361,12 +363,23 @@ def report(figures: Sequence[Figure], folder: Path) -> None:
     print(f"{facts}\n\n{summary(figures)}\n\nwritten: {stem}.md, .json")
 
 
+def missing() -> str | None:
+    """What this machine lacks to measure anything; None where nothing."""
+    if torch is None:
+        return "torch is not installed"
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    return cuda.available()
+
+
 def main() -> None:
     """Measure every case and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two shapes, one batch, two dtypes")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results")
     chosen = parser.parse_args()
+    if lack := missing():
+        sys.exit(f"nothing can be measured: {lack}")
     shapes = SHAPES[1::4] if chosen.quick else SHAPES
     batches = BATCHES[:1] if chosen.quick else BATCHES
     dtypes = ("float16", "float32") if chosen.quick else tuple(DTYPES)
