@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, helper
 
 from bnfold.fold.changes import AppendNode, Attributes, Bypass, Change, Dissolve, Drop, SetOperator, SetWeight
-from bnfold.fold.quantized import DEQUANTIZE, Dequantized, dequantized
+from bnfold.fold.quantized import Dequantized, dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Stored, Weight
 from bnfold.model.constants import Constants, NotConstant
+from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
 from bnfold.model.view import Node, Shape, Use, Value, View
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Draft:
         value = node.inputs[position] if position < len(node.inputs) else None
         if value is None:
             return None
-        if value.producer is not None and value.producer.op == DEQUANTIZE:
+        if value.producer is not None and value.producer.op in DEQUANTIZE:
             return dequantized(value.producer, [self.weight(value.producer, i) for i in range(3)])
         found = self._constants.get(value)
         return found if isinstance(found, NotConstant) else Weight.of(found)
@@ -211,12 +212,21 @@ class Draft:
         self.revalued[value] = None
         for place, part in enumerate(weight.parts):
             old = self.weight(source, place)
-            if part is not None and isinstance(old, Stored) and part.key != old.key:
+            if part is None or not isinstance(old, Stored):
+                continue
+            if part.key != old.key or self._is_rounded(source, place):
                 self.weights[source, place] = part
         axis = source.int_attribute("axis", 1)
         own = (weight.axis, weight.axis - len(weight.dims))
-        if weight.scale.dims and not weight.block and axis not in own:
+        # In onnxruntime's own domain, no axis means one scale for the whole tensor.
+        unsaid = source.op != "DequantizeLinear" and source.attribute("axis") is None
+        if weight.scale.dims and not weight.block and (axis not in own or unsaid):
             source.proto = _rewritten(source.proto, source.proto.op_type, {"axis": weight.axis})
+
+    def _is_rounded(self, node: Node, position: int) -> bool:
+        """Whether the integers are made of floats when the model runs, by the scale as it was."""
+        value = node.inputs[position]
+        return value is not None and value.producer is not None and value.producer.op in QUANTIZE
 
     def _is_shared(self, node: Node, position: int) -> bool:
         value = node.inputs[position]

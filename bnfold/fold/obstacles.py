@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.fold.operator import Refused
 from bnfold.fold.reasons import Code, Reason
+from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
     from bnfold.model.view import Node, Value
@@ -13,9 +14,7 @@ if TYPE_CHECKING:
 HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
 
-_QUANTIZERS = frozenset({
-    "QuantizeLinear", "DequantizeLinear", "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
-})  # fmt: skip
+_QUANTIZERS = QUANTIZE | DEQUANTIZE
 
 
 def no_producer(value: Value) -> Reason:

@@ -8,7 +8,11 @@ A bias in the unit that the products of input and weight are summed in (`x_scale
 kernels take for granted) stays in that unit, which the factor changes too. Its values are rounded to whole
 units: half of one is to an int32 what half a unit in the last place is to a float.
 
-Source: ONNX operator DequantizeLinear, versions 10, 13, 19, 21, 23, 24 and 25; QLinearConv, version 10.
+A weight may also be stored as floats that a QuantizeLinear rounds whenever the model runs, as training for
+quantization leaves it. Its integers are constants as well; they take the place of the floats.
+
+Source: ONNX operator DequantizeLinear, versions 10, 13, 19, 21, 23, 24 and 25; of onnxruntime's own domain,
+version 1; QLinearConv, version 10.
 """
 
 from __future__ import annotations
@@ -33,9 +37,7 @@ if TYPE_CHECKING:
 
     from bnfold.model.view import Node
 
-DEQUANTIZE = "DequantizeLinear"
-
-_PER_AXIS_SINCE = 13  # before, a tensor has one scale
+_PER_AXIS_SINCE = 13  # before, a tensor has one scale; in onnxruntime's own domain it always may have several
 _HINT = "fold the float model before quantizing it"
 
 
@@ -133,7 +135,7 @@ class Dequantized(Weight):
         if not axes:
             shape = self.scale.dims if _size(self.scale) == 1 else ()
             return self._with_parameters(scale.reshape(shape), zero.reshape(shape), self.axis)
-        if self.node.opset < _PER_AXIS_SINCE:
+        if self.node.op == "DequantizeLinear" and self.node.opset < _PER_AXIS_SINCE:
             what = f"has one scale for all channels before opset {_PER_AXIS_SINCE}"
             return self._refused(Code.MIXED_DTYPES, what)
         length = (self.dims[axes[0]],)

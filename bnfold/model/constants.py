@@ -11,15 +11,17 @@ import onnx
 from onnx import NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from bnfold.errors import ModelError
+from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE, quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from bnfold.model.store import ModelFile
     from bnfold.model.view import Node, Value, View
 
+_OPERANDS = 3  # of a QuantizeLinear: x, scale, zero point
 _LIMIT = 256 << 20  # bytes one computed constant may take
 
 # Their value depends on more than their inputs, or on semantics that onnx's reference operators get wrong.
@@ -28,10 +30,8 @@ _NEVER_EVALUATED = frozenset({
     "Bernoulli", "Dropout", "Multinomial",
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 })  # fmt: skip
-_QUANTIZERS = frozenset({
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
-    "com.microsoft::QuantizeLinear", "com.microsoft::DequantizeLinear",
-})  # fmt: skip
+# A DequantizeLinear is none for whoever wants to multiply it: see bnfold.fold.quantized.
+_QUANTIZERS = DEQUANTIZE | {"DynamicQuantizeLinear"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +160,8 @@ class Constants:
             if size > _LIMIT:
                 return _too_large(value)
             operands[operand.name] = found.array()
+        if node.op in QUANTIZE:
+            return _rounded(value, node, [operands[v.name] if v is not None else None for v in node.inputs])
         return self._evaluated(value, node.proto, operands)
 
     def _constant_node(self, value: Value, node: Node) -> Constant | NotConstant:
@@ -278,13 +280,25 @@ def _refusal(node: Node) -> NotConstant | None:
     label = node.label
     if node.op in _QUANTIZERS:
         return NotConstant(label, f"{node.op} {label!r} makes it a quantized tensor", "quantized")
-    if node.op in _NEVER_EVALUATED or node.has_bodies or "::" in node.op:
+    foreign = "::" in node.op and node.op not in QUANTIZE
+    if node.op in _NEVER_EVALUATED or node.has_bodies or foreign:
         return NotConstant(label, f"{node.op} {label!r} computes it when the model runs")
     if node.refers_to_caller:
         return NotConstant(
             label, f"an attribute of {node.op} {label!r} is given by the caller of the local function"
         )
     return None
+
+
+def _rounded(value: Value, node: Node, operands: Sequence[NDArray[Any] | None]) -> Constant | NotConstant:
+    """The integers that a QuantizeLinear computes, x, scale and zero point given."""
+    x, scale, zero_point = (*operands, None)[:_OPERANDS]
+    if x is None or scale is None:
+        return NotConstant(node.label, f"{node.op} {node.label!r} lacks an input")
+    found = quantized(node, x, scale, zero_point)
+    if isinstance(found, str):
+        return NotConstant(node.label, f"{node.op} {node.label!r} quantizes it, and {found}", "quantized")
+    return computed(value.name, found)
 
 
 def _fits(model: onnx.ModelProto, name: str) -> bool:

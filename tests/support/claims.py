@@ -120,9 +120,11 @@ def written_constants(
 
 
 def dequantizers(model: ModelProto, readers: Collection[str]) -> set[str]:
-    """The DequantizeLinear nodes of stored integers that the nodes called `readers` read."""
+    """The DequantizeLinear nodes of stored integers, or of stored floats, that the nodes `readers` read."""
     read = {name for node in all_nodes(model) if label(node) in readers for name in node.input}
-    stored = _constants(model).keys()
+    stored = set(_constants(model))
+    quantizers = (n for n in all_nodes(model) if n.op_type == "QuantizeLinear" and n.input[0] in stored)
+    stored |= {node.output[0] for node in quantizers}
     return {
         label(node)
         for node in all_nodes(model)

@@ -11,10 +11,11 @@ from bnfold.errors import ModelError
 from bnfold.fold.affine import Affine
 from bnfold.fold.changes import Change, SetWeight
 from bnfold.fold.operator import Refused
-from bnfold.fold.quantized import DEQUANTIZE, Dequantized
+from bnfold.fold.quantized import Dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight, non_finite
 from bnfold.model.constants import NotConstant
+from bnfold.model.quantizing import DEQUANTIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -234,7 +235,7 @@ def _input_step(node: Node, draft: Draft) -> float | None:
     value = node.inputs[0]
     while value is not None and value.producer is not None and value.producer.op in _KEEP_SCALE:
         value = value.producer.inputs[0]
-    if value is None or value.producer is None or value.producer.op != DEQUANTIZE:
+    if value is None or value.producer is None or value.producer.op not in DEQUANTIZE:
         return None
     scale = draft.weight(value.producer, 1)
     if not isinstance(scale, Weight) or scale.float64().size != 1:

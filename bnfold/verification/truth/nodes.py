@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _SCAN_WITHOUT_BATCH = 9
+# onnxruntime had those of 4 and 16 bits before ONNX did, and its quantizer writes them for older opsets.
+_QUANTIZERS = frozenset({("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")})
+_QUANTIZERS_SINCE = 21  # the opset that has the same
 # Scatter-9 was deprecated for an operator that does the same.
 _RENAMED = MappingProxyType({"Scatter": "ScatterElements"})
 
@@ -116,6 +119,8 @@ def _evaluate(node: onnx.NodeProto, around: Surroundings) -> Evaluate:
     if function is not None:
         return _call(bound, function, _function_opsets(function, around), around)
     version = around.opsets.get(domain, around.opsets.get("ai.onnx", 1) if domain == "" else 1)
+    if (domain, bound.op_type) in _QUANTIZERS:
+        domain, version = "", _QUANTIZERS_SINCE
     if domain == "" and bound.op_type in _CONTROL_FLOW:
         return _CONTROL_FLOW[bound.op_type](bound, around, version)
     if domain == "" and bound.op_type in OPERATORS:
