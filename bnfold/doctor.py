@@ -6,7 +6,6 @@ cannot be imported, started or run becomes a row that says so. onnxruntime runs 
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 import tempfile
@@ -15,22 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold.environment import PACKAGES, python, system, version
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What pyproject.toml asks for; of the two onnxruntime distributions a platform needs one.
-PACKAGES = (
-    "ml-dtypes",
-    "numpy",
-    "onnx",
-    "onnx-graphsurgeon",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "rich",
-    "typer",
-)
 _CPU = "CPUExecutionProvider"
 _PATIENCE = 120.0  # seconds for onnxruntime to start a session: the first on a GPU may compile kernels
 
@@ -106,20 +95,13 @@ def examine() -> Checkup:
     """Look at this installation; takes a few seconds, and never raises for what it finds."""
     return Checkup(
         bnfold=__version__,
-        python=f"{platform.python_version()} ({platform.python_implementation()})",
-        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        packages=tuple(Package(name, _version(name)) for name in PACKAGES),
+        python=python(),
+        platform=system(),
+        packages=tuple(Package(name, version(name)) for name in PACKAGES),
         providers=tuple(_providers()),
         checks=tuple(_checks()),
         warnings=tuple(_warnings()),
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _warnings() -> Iterator[str]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bnfold.collector import paused
+from bnfold.environment import environment
 from bnfold.errors import EnvironmentFault, ModelError, UsageError, VerdictError
 from bnfold.fold.calls import Planned, explanations, plan_through_calls
 from bnfold.fold.emit import emit
 from bnfold.fold.options import Options, Rejected
+from bnfold.fold.patterns import patterns
 from bnfold.model.census import calls
 from bnfold.model.edits import ModelEdits
 from bnfold.model.store import ModelFile, open_model
@@ -141,7 +143,8 @@ def inspect(
         ModelError: the model cannot be read or is not valid.
     """
     options = Options(freeze, tuple(include), tuple(exclude), merge)
-    return Result(_decide(model, options, _silent).report, None)
+    report = _decide(model, options, _silent).report
+    return Result(replace(report, options=_asked(options)), None)
 
 
 @elsewhere
@@ -242,7 +245,20 @@ def optimize(
         options = replace(options, rejected=(*options.rejected, guilty))
         result = job.run(options)
     names = [each.node for each in options.rejected] + ([guilty.node] if guilty is not None else [])
+    asked = {**_asked(options), "provenance": provenance, "bench": bench, "verify": verify}
+    asked |= {**how.asked(), "keep_going": keep_going} if verify else {}
+    result = replace(result, report=replace(result.report, options=asked))
     return _blaming(result, names) if names else result
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    """What was asked of the plan."""
+    return {
+        "freeze": options.freeze,
+        "include": list(options.include),
+        "exclude": list(options.exclude),
+        "merge": options.merge,
+    }
 
 
 def _blaming(result: Result, names: Sequence[str]) -> Result:
@@ -350,11 +366,14 @@ def verify(
     """
     from bnfold.verification.pair import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
+    digests = []
     for model in (original, folded):
         with _naming(model):
-            _open(model)
+            opened, _ = _open(model)
+            digests.append(opened.sha256())
     how = Verification(inputs, ranges, seed, truth, provider, budget=budget)
-    return judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
+    verdict = judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
+    return replace(verdict, original_sha256=digests[0], folded_sha256=digests[1])
 
 
 def benchmark(
@@ -428,9 +447,12 @@ class _Check:
     def complete(self, report: Report, result: Path | bytes) -> Report:
         """The report with a verdict on `result`, and a benchmark unless it is wrong."""
         started = time.perf_counter()
-        verdict = self._verdict(result, report.folds)
+        with ThreadPoolExecutor(1) as background:
+            digest = background.submit(open_model(result).sha256)
+            verdict = self._verdict(result, report.folds)
         verified = time.perf_counter()
-        report = replace(report, verdict=verdict, seconds=replace(report.seconds, verify=verified - started))
+        seconds = replace(report.seconds, verify=verified - started)
+        report = replace(report, verdict=verdict, seconds=seconds, result_sha256=digest.result())
         if not self.bench or verdict.status == "different":
             return report
         report = self._measured(report, result)
@@ -613,6 +635,8 @@ def _report(model: Source, opened: ModelFile, planned: Planned, digest: str, sec
         verdict=None,
         notes=(*frozen, *planned.notes),
         seconds=seconds,
+        environment=environment(),
+        patterns=patterns(decided),
     )
 
 

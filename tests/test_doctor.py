@@ -15,6 +15,7 @@ from support import command
 
 from bnfold import doctor
 from bnfold.doctor import Check, Checkup, Provider, examine
+from bnfold.environment import PACKAGES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ def test_versions_are_those_of_the_installed_packages(checkup: Checkup) -> None:
 
 def test_all_dependencies_are_listed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert sorted(doctor.PACKAGES) == sorted(Requirement(each).name for each in project["dependencies"])
+    assert sorted(PACKAGES) == sorted(Requirement(each).name for each in project["dependencies"])
 
 
 def examined(providers: tuple[Provider, ...], checks: tuple[Check, ...]) -> Checkup:

@@ -56,12 +56,14 @@ class Comparison:
         finding: what B is. "no difference": the interval holds 1 and stays within `INDIFFERENT`. "too noisy":
             it holds 1 and does not, or A differs from itself as much as B does from A.
         blocks: how many were measured.
+        ratios: time of A / time of B of each block, in the order of measurement.
     """
 
     speedup: Ratio | None
     noise: Ratio | None
     finding: Finding
     blocks: int
+    ratios: tuple[float, ...] = ()
 
 
 def compare(speedups: Sequence[float], noises: Sequence[float], seed: int) -> Comparison:
@@ -73,9 +75,9 @@ def compare(speedups: Sequence[float], noises: Sequence[float], seed: int) -> Co
         seed: of the bootstrap.
     """
     if len(speedups) < FEWEST:
-        return Comparison(None, None, "too few", len(speedups))
+        return Comparison(None, None, "too few", len(speedups), tuple(speedups))
     speedup, noise = ratio(speedups, seed), ratio(noises, seed)
-    return Comparison(speedup, noise, finding(speedup, noise), len(speedups))
+    return Comparison(speedup, noise, finding(speedup, noise), len(speedups), tuple(speedups))
 
 
 def ratio(values: Sequence[float], seed: int) -> Ratio:

@@ -14,7 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -220,8 +220,11 @@ def _ratio(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) 
 
 def _latency(turns: Iterable[Sequence[float]]) -> Latency:
     times = np.array([seconds for turn in turns for seconds in turn])
-    p50, p90, p99 = (float(p) for p in np.percentile(times, [50, 90, 99]))
-    return Latency(len(times), p50, p90 if len(times) >= _P90 else None, p99 if len(times) >= _P99 else None)
+    p10, p25, p50, p75, p90, p99 = (float(p) for p in np.percentile(times, [10, 25, 50, 75, 90, 99]))
+    latency = Latency(len(times), p50, None, None)
+    if len(times) >= _P90:
+        latency = replace(latency, p10=p10, p25=p25, p75=p75, p90=p90)
+    return latency if len(times) < _P99 else replace(latency, p99=p99)
 
 
 def _facts(source: Path | bytes, path: Path, feed: Feed) -> Facts:

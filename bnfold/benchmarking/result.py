@@ -61,12 +61,18 @@ class Latency:
         p50: median.
         p90: from ten times on.
         p99: from a hundred times on.
+        p10: from ten times on.
+        p25: from ten times on.
+        p75: from ten times on.
     """
 
     times: int
     p50: float
     p90: float | None
     p99: float | None
+    p10: float | None = None
+    p25: float | None = None
+    p75: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

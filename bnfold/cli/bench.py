@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnfold.cli.options import Json, Seed
-from bnfold.cli.output import print_data, print_text
+from bnfold.cli.options import Json, Reports, Seed
+from bnfold.cli.output import check_reports, print_data, print_text, write_report
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def bench(
     ] = Device.cpu,
     seconds: Annotated[float, typer.Option(help="How long it may take, about.", metavar="S")] = 60.0,
     seed: Seed = 0,
+    report: Reports = None,
     json: Json = False,
 ) -> None:
     """Measure how fast two models run in onnxruntime.
@@ -64,6 +65,10 @@ def bench(
     faster or slower only where a 95 % interval and that noise allow it.
     """
     levels, batches = _levels(level), _batches(batch)
+
+    from bnfold.report.formats import BENCHMARKS  # noqa: PLC0415  # slow
+
+    check_reports(report, a, b, formats=BENCHMARKS)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -80,6 +85,8 @@ def bench(
             seed=seed,
             progress=tell,
         )
+    for path in report or ():
+        write_report(path, BENCHMARKS[path.suffix](result))
     if json:
         print_data(result.to_json())
         return

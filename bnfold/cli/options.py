@@ -46,7 +46,7 @@ Reports = Annotated[
     list[Path] | None,
     typer.Option(
         "--report",
-        help="Also write a report here: .json, .md, .sarif, or .xml (JUnit); repeatable.",
+        help="Also write a report here: .html, .json, .md, .sarif, or .xml (JUnit); repeatable.",
         metavar="FILE",
         show_default=False,
     ),

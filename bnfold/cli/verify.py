@@ -14,13 +14,14 @@ from bnfold.cli.options import (
     Json,
     ProviderChoice,
     Ranges,
+    Reports,
     Seed,
     Truth,
     TruthChoice,
 )
-from bnfold.cli.output import print_data, print_text
+from bnfold.cli.output import check_reports, print_data, print_text, write_report
 from bnfold.cli.settings import first, runner, settings
-from bnfold.urls import located
+from bnfold.urls import located, shown
 
 
 def verify(
@@ -39,6 +40,7 @@ def verify(
     truth: TruthChoice = Truth.auto,
     provider: ProviderChoice = None,
     budget: Budget = DEFAULT_BUDGET,
+    report: Reports = None,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.
@@ -46,6 +48,10 @@ def verify(
     Whatever tool made the second one.
     """
     settled = settings()
+    if report:
+        from bnfold.report.formats import PAIRS  # noqa: PLC0415  # for reports alone
+
+        check_reports(report, located(original), located(folded), formats=PAIRS)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -64,10 +70,18 @@ def verify(
             budget=budget,
             progress=tell,
         )
-    if json:
-        import json as encoder  # noqa: PLC0415  # the option has its name
+    if report:
+        from bnfold.environment import environment  # noqa: PLC0415  # for reports alone
+        from bnfold.report.pair import PairReport  # noqa: PLC0415
+        from bnfold.verification.options import Verification  # noqa: PLC0415
+        from bnfold.version import __version__  # noqa: PLC0415
 
-        print_data(encoder.dumps(verdict.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+        how = Verification(wishes, None, seed, truth.value, runner(provider, settled), budget=budget)
+        pair = PairReport(shown(original), shown(folded), verdict, how.asked(), environment(), __version__)
+        for path in report:
+            write_report(path, PAIRS[path.suffix](pair))
+    if json:
+        print_data(verdict.to_json())
     else:
         from bnfold.report.text import render_verdict  # noqa: PLC0415  # slow
 

@@ -80,7 +80,7 @@ def render(outcomes: Sequence[Outcome]) -> RenderableType:
         )
         status = status_of(outcome)
         table.add_row(outcome.source, *counts, Text(status, style=_STYLES.get(status, "yellow")))
-    remarks = [Text(said) for outcome in outcomes if (said := _remark(outcome))]
+    remarks = [Text(said) for outcome in outcomes if (said := remark(outcome))]
     return Group(table, *([Text(), *remarks] if remarks else []), Text(), _sum(outcomes))
 
 
@@ -94,7 +94,7 @@ def status_of(outcome: Outcome) -> str:
     return "not verified" if verdict is None else verdict.status
 
 
-def _remark(outcome: Outcome) -> str:
+def remark(outcome: Outcome) -> str:
     """What is wrong with it, and which it is; empty where nothing is."""
     if outcome.error is not None:
         said = _line(outcome.error)

@@ -15,8 +15,10 @@ from bnfold.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from bnfold.benchmarking.result import Benchmark
     from bnfold.fleet.outcome import Outcome
     from bnfold.gate.finding import ModelJudgement
+    from bnfold.report.pair import PairReport
     from bnfold.report.schema import Report
 
 
@@ -32,12 +34,51 @@ def _junit(report: Report) -> str:
     return junit.render(as_survey(report))
 
 
+def _html(report: Report) -> str:
+    from bnfold.report import html  # noqa: PLC0415  # for pages alone
+
+    return html.render(report)
+
+
+def _html_of_pair(pair: PairReport) -> str:
+    from bnfold.report import html  # noqa: PLC0415  # as above
+
+    return html.render_pair(pair)
+
+
+def _html_of_benchmark(benchmark: Benchmark) -> str:
+    from bnfold.report import html  # noqa: PLC0415  # as above
+
+    return html.render_benchmark(benchmark)
+
+
+def _html_of_several(outcomes: Sequence[Outcome]) -> str:
+    from bnfold.report import html  # noqa: PLC0415  # as above
+
+    return html.render_several(outcomes)
+
+
 # Of one model: `optimize --report`, `inspect --report`.
 REPORTS: Mapping[str, Callable[[Report], str]] = {
     ".json": _json,
+    ".html": _html,
     ".md": model_markdown.render,
     ".sarif": _sarif,
     ".xml": _junit,
+}
+
+# Of two models: `verify --report`.
+PAIRS: Mapping[str, Callable[[PairReport], str]] = {
+    ".json": lambda pair: pair.verdict.to_json(),
+    ".html": _html_of_pair,
+    ".md": model_markdown.render_pair,
+}
+
+# Of a benchmark: `bench --report`.
+BENCHMARKS: Mapping[str, Callable[[Benchmark], str]] = {
+    ".json": lambda benchmark: benchmark.to_json(),
+    ".html": _html_of_benchmark,
+    ".md": model_markdown.render_benchmark,
 }
 
 # Of the gate: `check --report`.
@@ -52,6 +93,7 @@ SURVEYS: Mapping[str, Callable[[Survey], str]] = {
 # Of several models: `optimize --out-dir DIR --report`.
 FLEETS: Mapping[str, Callable[[Sequence[Outcome]], str]] = {
     ".json": fleet.to_json,
+    ".html": _html_of_several,
     ".md": lambda outcomes: markdown.render(several_as_survey(outcomes)),
     ".sarif": lambda outcomes: sarif.render(several_as_survey(outcomes)),
     ".xml": lambda outcomes: junit.render(several_as_survey(outcomes)),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bnfold.benchmarking.result import Benchmark
     from bnfold.fold.folded import Fold
+    from bnfold.fold.patterns import Pattern
     from bnfold.fold.reasons import Reason, Refusal
     from bnfold.verification.verdict import Verdict
 
@@ -62,6 +65,10 @@ class Report:
         notes: what else the user should know, one line each.
         seconds: time spent.
         benchmark: how fast the source and the result run; None where that was not measured.
+        result_sha256: of the resulting model file, external data not included; None when there is none.
+        options: what was asked for, by the names of `bnfold.optimize`, as plain values.
+        environment: versions of Python, of the platform and of the packages that bnfold uses.
+        patterns: how the graph looks around the folds.
     """
 
     version: str
@@ -81,6 +88,10 @@ class Report:
     notes: tuple[str, ...]
     seconds: Seconds
     benchmark: Benchmark | None = None
+    result_sha256: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    patterns: tuple[Pattern, ...] = ()
 
     @property
     def found(self) -> int:
@@ -130,6 +141,10 @@ class Report:
                 "bench": self.seconds.bench,
             },
             "benchmark": None if self.benchmark is None else self.benchmark.to_dict(),
+            "result_sha256": self.result_sha256,
+            "options": dict(self.options),
+            "environment": dict(self.environment),
+            "patterns": [pattern.to_dict() for pattern in self.patterns],
         }
 
     def to_json(self) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.report.benchmark import render_speed
+from bnfold.report.evidence import relative, telling
 from bnfold.report.units import binary_size
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _STYLES = {"equivalent": "bold green", "different": "bold red"}
 _GROUP_ROWS = 5  # of each reason, unless the reader asked for everything
-_FAILURE_ROWS = 20
 _FOLD_ROWS = 10
 _SHOWN_SECONDS = 0.005  # less reads 0.00
 
@@ -123,7 +123,7 @@ def _verdict(verdict: Verdict) -> list[RenderableType]:
     parts: list[RenderableType] = [
         Text.assemble((verdict.status, _STYLES.get(verdict.status, "bold yellow")), f": {said}")
     ]
-    rows = _telling(verdict.outputs)
+    rows = telling(verdict.outputs)
     if rows:
         parts.append(_errors(rows, several=len({row.output for row in verdict.outputs}) > 1))
     if verdict.per_fold:
@@ -172,7 +172,7 @@ def _errors(rows: Sequence[OutputEvidence], *, several: bool) -> RenderableType:
     for row, remark in zip(rows, remarks, strict=True):
         level = row.level.upper() if row.level.endswith("_all") else row.level
         numbers = (row.original_rms, row.folded_rms, row.limit_rms)
-        cells = [level, *(_relative(n, row.signal_rms) for n in numbers), *_closeness(row.folded)]
+        cells = [level, *(relative(n, row.signal_rms) for n in numbers), *_closeness(row.folded)]
         table.add_row(*cells[: 7 if chooses else 6], *([remark] if any(remarks) else []))
     return table
 
@@ -194,30 +194,6 @@ def _remark(row: OutputEvidence, *, several: bool) -> str:
     parts = [row.output] * (several or doubtful) + [row.feed] * doubtful
     parts += [row.note or row.outcome] if row.note or row.outcome == "ill-conditioned" else []
     return ", ".join(parts)
-
-
-def _telling(outputs: tuple[OutputEvidence, ...]) -> list[OutputEvidence]:
-    """What failed; where nothing did, for each level what came nearest to its limit; the worst first."""
-    failed = [each for each in outputs if each.outcome == "fail"]
-    if failed:
-        return sorted(failed, key=_nearness, reverse=True)[:_FAILURE_ROWS]
-    nearest: dict[str, OutputEvidence] = {}
-    for each in outputs:
-        if each.level not in nearest or _nearness(each) > _nearness(nearest[each.level]):
-            nearest[each.level] = each
-    return sorted(nearest.values(), key=_nearness, reverse=True)
-
-
-def _nearness(row: OutputEvidence) -> tuple[bool, float]:
-    pairs = ((row.folded_rms, row.limit_rms), (row.folded_max, row.limit_max))
-    used = max((value / limit for value, limit in pairs if value is not None and limit), default=-1.0)
-    return row.outcome != "ill-conditioned", used
-
-
-def _relative(error: float | None, signal: float | None) -> str:
-    if error is None:
-        return "-"
-    return f"{error / signal:.1e}" if signal else f"{error:.1e} absolute"
 
 
 def _times(report: Report) -> Text:

@@ -94,3 +94,16 @@ def gone_lines(survey: Survey) -> list[str]:
         more = f", and {len(nodes) - _GONE_NAMES} more" if len(nodes) > _GONE_NAMES else ""
         lines.append(one_line(f"{model}: {rule} {', '.join(nodes[:_GONE_NAMES])}{more}".rstrip()))
     return lines
+
+
+def shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters; beginning and end tell names apart, the middle goes."""
+    if len(text) <= letters:
+        return text
+    end = (letters - 1) // 2
+    return f"{text[: letters - 1 - end]}\u2026{text[len(text) - end :]}"
+
+
+def level_name(level: str) -> str:
+    """Where results come from: `OutputEvidence.level`, `LevelResult.level`."""
+    return f"onnxruntime {level.upper()}" if level.startswith(("disable", "enable")) else level

@@ -117,6 +117,22 @@ def understand(inputs: Inputs, ranges: Ranges = None) -> Wishes:
     return Wishes(tuple(files), (arrays,) if arrays else (), shapes, limits)
 
 
+def told(wishes: Wishes) -> tuple[list[str], list[str]]:
+    """Inputs and ranges as a command line would say them; of arrays type and shape alone."""
+    inputs = [_assigned(file.name, str(file.path)) for file in wishes.files]
+    inputs += [_assigned(name, "x".join(map(str, shape))) for name, shape in wishes.shapes.items()]
+    inputs += [
+        _assigned(name, f"{array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'} (array)")
+        for feed in wishes.arrays
+        for name, array in feed.items()
+    ]
+    return inputs, [_assigned(name, f"{low:g},{high:g}") for name, (low, high) in wishes.ranges.items()]
+
+
+def _assigned(name: str, value: str) -> str:
+    return f"{name}={value}" if name else value
+
+
 def read(wishes: Wishes, model: onnx.ModelProto) -> tuple[Feed, ...]:
     """The values that the user gives, one feed after the other; a feed may leave inputs out.
 

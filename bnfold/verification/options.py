@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
@@ -38,3 +38,19 @@ class Verification:
     provider: Provider = "cpu"
     per_fold: bool = False
     budget: float = BUDGET
+
+    def asked(self) -> dict[str, Any]:
+        """All of it as plain values; arrays are only described."""
+        from bnfold.verification.inputs import Wishes, told, understand  # noqa: PLC0415  # they import NumPy and onnx
+
+        wishes = self.inputs if isinstance(self.inputs, Wishes) else understand(self.inputs, self.ranges)
+        inputs, ranges = told(wishes)
+        return {
+            "inputs": inputs,
+            "ranges": ranges,
+            "seed": self.seed,
+            "truth": self.truth,
+            "provider": self.provider,
+            "budget": self.budget,
+            "per_fold": self.per_fold,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,6 +108,9 @@ class Verdict:
         per_fold: evidence for each fold, the worst first; empty where nobody asked for it.
         guilty: the first fold that makes the results differ, by the name of its normalization, and those that
             were dropped for it.
+        original_sha256: of the file that was judged by, external data not included; empty where a report
+            around the verdict says it.
+        folded_sha256: of the file that was judged.
     """
 
     status: Status
@@ -119,6 +123,8 @@ class Verdict:
     seconds: float
     per_fold: tuple[FoldEvidence, ...] = ()
     guilty: tuple[str, ...] = ()
+    original_sha256: str = ""
+    folded_sha256: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -128,3 +134,7 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain data; every number is finite, so that it is strict JSON."""
         return asdict(self)
+
+    def to_json(self) -> str:
+        """Strict JSON, indented, keys in the order of the schema."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)

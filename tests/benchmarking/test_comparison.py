@@ -114,7 +114,8 @@ def test_what_intervals_allow_to_say(speedup: Ratio, noise: Ratio, says: Finding
 
 @pytest.mark.parametrize("count", range(FEWEST))
 def test_few_blocks_say_nothing(count: int) -> None:
-    assert compare([2.0] * count, [1.0] * count, 0) == Comparison(None, None, "too few", count)
+    ratios = (2.0,) * count
+    assert compare(ratios, [1.0] * count, 0) == Comparison(None, None, "too few", count, ratios)
 
 
 def test_without_any_spread_it_is_exact() -> None:

@@ -81,11 +81,14 @@ def test_it_is_strict_json(measured: Benchmark) -> None:
     assert json.loads(measured.to_json(), parse_constant=refuse) == json.loads(json.dumps(measured.to_dict()))
 
 
-LATENCY = {"times": "int", "p50": "float", "p90": "float", "p99": "float"}
+LATENCY = {
+    "times": "int", "p50": "float", "p90": "float", "p99": "float", "p10": "float", "p25": "float",
+    "p75": "float",
+}  # fmt: skip
 RATIO = {"value": "float", "low": "float", "high": "float"}
 TIMING = {
     "work": "str", "batch": "int", "a": LATENCY, "b": LATENCY,
-    "comparison": {"speedup": RATIO, "noise": RATIO, "finding": "str", "blocks": "int"},
+    "comparison": {"speedup": RATIO, "noise": RATIO, "finding": "str", "blocks": "int", "ratios": ["float"]},
 }  # fmt: skip
 FACTS = {"source": "str", "sha256": "str", "nbytes": "int", "nodes": "int", "bn": "int", "macs": "int"}
 RUNTIME = {"bn_left": "int", "nodes": "int", "peak_memory": "int"}

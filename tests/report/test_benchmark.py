@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console, RenderableType
 
-from bnfold.benchmarking.comparison import Comparison, Ratio
-from bnfold.benchmarking.result import Benchmark, Facts, Latency, LevelResult, Machine, Runtime, Timing
 from bnfold.report.benchmark import render_benchmark, render_speed
 from bnfold.report.text import render
 
 if TYPE_CHECKING:
+    from bnfold.benchmarking.result import Benchmark
     from bnfold.report.schema import Report
 
 
@@ -23,43 +22,6 @@ def text(renderable: RenderableType, width: int = 100) -> str:
     with console.capture() as captured:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-@pytest.fixture
-def benchmark() -> Benchmark:
-    """One level that was measured, one that was measured too briefly, one that failed."""
-    clear = Comparison(Ratio(1.25, 1.2, 1.3), Ratio(1.0, 0.99, 1.02), "faster", 12)
-    brief = Comparison(None, None, "too few", 3)
-    latency = Latency(3000, 0.0125, 0.02, 0.03)
-    single = Latency(3, 2.5, None, None)
-    facts = Facts("folder/model.onnx", "0" * 64, 3 << 20, 430, 53, 4_089_184_256)
-    nothing = Runtime(None, None, None)
-    return Benchmark(
-        version="1.2.3",
-        a=facts,
-        b=replace(facts, source=None, nodes=377, bn=0, macs=None),
-        threads=2,
-        seed=0,
-        seconds=60.2,
-        machine=Machine("A Processor", 8, "Linux 6", "1.31.1", "CPUExecutionProvider"),
-        levels=(
-            LevelResult(
-                "disable_all",
-                "",
-                Runtime(53, 430, 300 << 20),
-                Runtime(0, 377, None),
-                Timing("load", None, latency, latency, replace(clear, finding="too noisy")),
-                (Timing("x 8x3x224x224", 8, latency, replace(latency, p50=0.01), clear),),
-            ),
-            LevelResult(
-                "enable_basic", "", nothing, nothing, None, (Timing("x 3", None, single, single, brief),)
-            ),
-            LevelResult(
-                "enable_all", "model B: onnxruntime's process died of SIGSEGV", nothing, nothing, None, ()
-            ),
-        ),
-        findings=("a note",),
-    )
 
 
 def rows(said: str, *starts: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
@@ -10,11 +11,12 @@ from support import gate
 
 from bnfold.gate.finding import Gone, Survey
 from bnfold.report import markdown
-from bnfold.report.formats import REPORTS
+from bnfold.report.formats import BENCHMARKS, REPORTS
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
+    from bnfold.benchmarking.result import Benchmark
     from bnfold.report.schema import Report
 
 
@@ -98,13 +100,43 @@ def test_what_does_not_fit_is_cut_between_rows() -> None:
 
 def test_the_report_of_one_model(full: Report) -> None:
     made = REPORTS[".md"](full)
-    assert "4 BatchNormalization: 2 folded, 2 kept; written to `folder/model.folded.onnx`." in made
+    said = "4 BatchNormalization: 2 folded, 2 kept; 20 -> 15 nodes, 3.0 MiB -> 2.0 KiB; written to "
+    assert f"{said}`folder/model.folded.onnx`.\n" in made
     rows = cells(made)
-    assert rows[0] == ["bn0", "Conv conv0"]
-    assert rows[1] == ["bn1 in body of If 'if'", "Gemm gemm, Gemm gemm2"]
-    assert rows[2] == ["bn2", "BNF019", "it follows Relu 'relu'", ""]
+    levels = {"onnxruntime ENABLE_ALL", "onnxruntime DISABLE_ALL", "float64"}
+    assert {row[0] for row in rows[:3]} == levels
+    assert rows[3] == ["bn2", "BNF019", "it follows Relu 'relu'", ""]
+    assert rows[5] == ["bn0", "Conv conv0"]
+    assert rows[6] == ["bn1 in body of If 'if'", "Gemm gemm, Gemm gemm2"]
     assert re.search(r"^\*\*equivalent\*\*: ", made, flags=re.MULTILINE)
     assert "a note of the run" in made
+
+
+def test_a_benchmark(full: Report, benchmark: Benchmark) -> None:
+    made = REPORTS[".md"](replace(full, benchmark=benchmark))
+    (timing,) = (row for row in cells(made) if row[:2] == ["DISABLE_ALL", "batch 8"])
+    assert timing[2:] == ["faster", "1.250", "1.200 to 1.300", "0.990 to 1.020", "12.5", "10"]
+    (brief,) = (row for row in cells(made) if row[0] == "ENABLE_BASIC")
+    assert brief[2:6] == ["too few", "", "", ""]
+    assert "died of SIGSEGV" in made
+    alone = BENCHMARKS[".md"](benchmark)
+    assert alone.startswith("### `model in memory` beside `folder/model.onnx`\n")
+    assert cells(alone) == [
+        row for row in cells(made) if row[0] in {"DISABLE_ALL", "ENABLE_BASIC", "ENABLE_ALL"}
+    ]
+
+
+def test_it_fits_a_comment(full: Report) -> None:
+    """GitHub takes 65,536 characters; what matters comes first, and the end says that it is not all."""
+    folds = tuple(replace(full.folds[0], node=f"bn{'x' * 900}{i}") for i in range(900))
+    made = REPORTS[".md"](replace(full, folds=folds))
+    assert len(made) < 65_536
+    assert made.rstrip().endswith("_There is more than fits here; a report file (`--report`) has all of it._")
+    assert "BNF022" in made
+    assert "**equivalent**" in made
+    rows = [row for row in cells(made) if row[0].startswith("bn")]
+    assert len(rows) > 100
+    assert all(len(row) in {2, 4} for row in rows)
 
 
 def test_the_report_of_a_bare_model(bare: Report) -> None:

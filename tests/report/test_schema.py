@@ -18,6 +18,8 @@ CLOSENESS = {
     "top1": "NoneType",  # a number for classifiers alone
 }
 
+DRAWING = {"boxes": [{"op": "str", "name": "str", "role": "str"}], "arrows": [["int"]]}
+
 # The structure of version 1. Keys may be added, here and in the code; to change or remove one is version 2.
 GOLDEN = {
     "schema": "str",
@@ -91,10 +93,18 @@ GOLDEN = {
         "seconds": "float",
         "per_fold": [],
         "guilty": [],
+        "original_sha256": "str",
+        "folded_sha256": "str",
     },
     "notes": ["str"],
     "seconds": {"read": "float", "plan": "float", "write": "float", "verify": "float", "bench": "float"},
     "benchmark": "NoneType",  # its own schema: benchmarking/test_pair.py
+    "result_sha256": "str",
+    "options": {"freeze": "bool", "include": [], "exclude": ["str"], "merge": "bool", "seed": "int"},
+    "environment": {"python": "str", "onnx": "str"},
+    "patterns": [
+        {"folds": ["int"], "direction": "str", "before": DRAWING, "after": DRAWING, "left_out": "int"}
+    ],
 }
 
 
@@ -110,6 +120,7 @@ def structure(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can say
 def test_the_structure_is_that_of_version_1(full: Report) -> None:
     data = json.loads(full.to_json())
     assert data["schema"] == "bnfold.report/1"
+    data["patterns"][0]["after"]["arrows"] = [[0, 0]]  # where there is one
     assert structure(data) == GOLDEN
 
 
