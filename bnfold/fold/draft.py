@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 4  # readers named in a reason; enough to find the place
 _READ_NO_VALUES = {"CastLike": (1,), "Shape": (0,), "Size": (0,)}  # inputs of which shape or type counts
-_SAME_SHAPE = frozenset({"BatchNormalization", "Identity", "Relu"})
+_SAME_SHAPE = QUANTIZE | DEQUANTIZE | {"BatchNormalization", "Identity", "Relu"}
 
 
 class Draft:

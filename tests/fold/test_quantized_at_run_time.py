@@ -191,3 +191,15 @@ def test_dequantizers_of_onnxruntime_itself(kind: str, opset: int, op: str, per_
     assert [a.i for a in dq.attribute] == [axis]
     checked = bnfold.verify(model, result.model)
     assert checked.status == "equivalent", checked.summary
+
+
+@pytest.mark.parametrize(("kind", "folds"), [("int16", True), ("int8", False)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bias_that_no_int32_counts(kind: str, folds: bool, bias: bool) -> None:
+    """Integer kernels, which would have to count it so, multiply bytes alone."""
+    net = Net(opset=21)
+    x = quantized(net, net.input("x", 1, 3, 5, 5), scale=2.0**-20, kind=kind)
+    w = dequantized(net, integers(net, 4, 3, 3, 3, kind=kind), scale=2.0**-20, kind=kind)
+    b = dequantized(net, integers(net, 4), scale=2.0**-40, kind="int32", name="b") if bias else False
+    net.output(net.bn(net.conv(x, 3, 4, weight=w, bias=b), 4, name="bn", stats=positive(4)))
+    expect(net.model(), folded={"bn"} if folds else set(), kept={} if folds else {"bn": "BNF017"})

@@ -218,6 +218,8 @@ def new_bias(
     if unit is None or before is None or not values.size or unit.size not in (1, values.shape[-1]):
         return plain
     if not (np.abs(values) < _INT32_END * np.abs(unit)).all():
+        if not _has_integer_kernel(node, weight, draft):
+            return plain
         units = np.abs(values / unit).max()
         evidence = (
             f"the folded bias of {node.op} {node.label!r} is {units:.3g} times the unit of its products, "
@@ -230,17 +232,31 @@ def new_bias(
     return old.counted(values, unit) if same else plain
 
 
-def _input_step(node: Node, draft: Draft) -> float | None:
-    """What one integer of the quantized input of `node` counts; None where its input is not quantized."""
+def _quantizer_before(node: Node) -> Node | None:
+    """The DequantizeLinear that the input of `node` comes from, if it does."""
     value = node.inputs[0]
     while value is not None and value.producer is not None and value.producer.op in _KEEP_SCALE:
         value = value.producer.inputs[0]
-    if value is None or value.producer is None or value.producer.op not in DEQUANTIZE:
-        return None
-    scale = draft.weight(value.producer, 1)
+    producer = None if value is None else value.producer
+    return producer if producer is not None and producer.op in DEQUANTIZE else None
+
+
+def _input_step(node: Node, draft: Draft) -> float | None:
+    """What one integer of the quantized input of `node` counts; None where its input is not quantized."""
+    quantizer = _quantizer_before(node)
+    scale = None if quantizer is None else draft.weight(quantizer, 1)
     if not isinstance(scale, Weight) or scale.float64().size != 1:
         return None
     return float(scale.float64().reshape(-1)[0])
+
+
+def _has_integer_kernel(node: Node, weight: Weight, draft: Draft) -> bool:
+    """Whether both factors are integers of a byte at most; runtimes multiply wider ones as floats."""
+    quantizer = _quantizer_before(node)
+    zero = None if quantizer is None else draft.weight(quantizer, 2)
+    if isinstance(zero, Weight) and zero.dtype.itemsize > 1:
+        return False
+    return isinstance(weight, Dequantized) and weight.integers.dtype.itemsize == 1
 
 
 def _unit(weight: Weight | NotConstant | None, step: float | None) -> NDArray[np.float64] | None:
