@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Outcomes = Mapping[str, Mapping[str, Outcome]]  # by model and runtime
 
-_REASON = 160  # characters of one
+_REASON = 200  # characters of one
 
 
 def measured(
@@ -113,7 +113,8 @@ def report(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> Ite
         "runtime, both against a float64 evaluation of the original. A pair *agrees* where the error of the "
         "folded model is within what bnfold's verification allows, and *differs* otherwise. *Folded alone*: "
         "the original does not run, or gives results that are far from the truth, and the folded model gives "
-        "right ones. *Original alone*: it runs, and the folded model does not. *Neither* gives right results."
+        "right ones. *Original alone*: it runs, and the folded model does not. *Neither*: no "
+        "right results, where the network may be to blame: with random weights some multiply rounding errors."
     )
     yield ""
     yield from sums(outcomes, present)

@@ -37,6 +37,7 @@ class Row:
         tool: its name.
         finding: about its result; None where there is none.
         speed: what `bnfold bench --json` says of the original and the result; None where it says nothing.
+        same: the tool whose result was measured instead, because this one has the same structure.
         failure: why something is missing; empty where nothing is.
     """
 
@@ -44,6 +45,7 @@ class Row:
     finding: Finding | None
     speed: Mapping[str, Any] | None
     failure: str
+    same: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,16 @@ class Section:
     rows: tuple[Row, ...]
 
 
-def row(bench: Bench, tool: str, model: Path, options: Sequence[str]) -> Row:
-    """Let a tool make its result, and measure that."""
+def row(bench: Bench, tool: str, model: Path, options: Sequence[str], known: Sequence[Row]) -> Row:
+    """Let a tool make its result, and measure that, unless a known one has the same structure."""
     say(f"{model.stem}: {tool}")
     failure = bench.measure(tool, model).failure
     finding = None if failure else examine(bench, model)
     if finding is None:
         return Row(tool, None, None, failure or "the result cannot be read")
+    for other in known:
+        if other.finding is not None and other.finding.structure == finding.structure and not other.same:
+            return Row(tool, finding, other.speed, other.failure, same=other.tool)
     command = [str(bench.python), "-P", "-m", "bnfold", "bench", str(model), str(bench.result(model))]
     measured = subprocess.run(
         [*command, "--json", *options], capture_output=True, text=True, check=False, env=environment()
@@ -86,6 +91,9 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         facts = f"| {each.tool} | {each.finding.bn} | {each.finding.bytes / _MB:.1f} | {shown} |"
         if each.speed is None:
             yield f"{facts} {each.failure} |{' |' * (len(headings) - 1)}"
+            continue
+        if each.same:
+            yield f"{facts} as {each.same} |{' |' * (len(headings) - 1)}"
             continue
         cells = [
             level["failure"] or comparison(timing)
@@ -126,9 +134,11 @@ def section(bench: Bench, model: Path, tools: Sequence[str], options: Sequence[s
     for file in (model, model.with_name(f"{model.name}.data")):
         if file.exists():
             shutil.copy(file, folder)
-    rows = tuple(row(bench, tool, folder / model.name, options) for tool in tools)
+    rows: list[Row] = []
+    for tool in tools:
+        rows.append(row(bench, tool, folder / model.name, options, rows))
     shutil.rmtree(folder)
-    return Section(model.stem, rows)
+    return Section(model.stem, tuple(rows))
 
 
 def overview(sections: Sequence[Section], tools: Sequence[str]) -> Iterator[str]:
@@ -142,6 +152,8 @@ def overview(sections: Sequence[Section], tools: Sequence[str]) -> Iterator[str]
 
 
 def _overviewed(each: Row) -> str:
+    if each.same:
+        return f"as {each.same}"
     if each.speed is None:
         return each.failure
     level = each.speed["levels"][-1]
@@ -165,7 +177,8 @@ def heading(bench: Bench, tools: Sequence[str], options: Sequence[str]) -> str:
         f"{cpu()}, {os.cpu_count()} cores, {platform.system()}, Python {python_version(bench)}, onnxruntime "
         f"{runtime}. Tools: {', '.join(versions)}. Time of the original divided by that of the result, with "
         "95 % intervals: above 1 the result is faster. Bold is what may be claimed; all else is noise, or no "
-        f"difference. Options: `{' '.join(options)}`. How: `benchmarks/README.md`."
+        "difference. A result *as* that of another tool has the same nodes and shapes, and was not measured "
+        f"again. Options: `{' '.join(options)}`. How: `benchmarks/README.md`."
     )
 
 

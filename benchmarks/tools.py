@@ -61,6 +61,7 @@ class Finding:
     bn: int
     spelled: int
     nodes: Mapping[str, int]
+    structure: str
     bytes: int
     difference: float | None
 

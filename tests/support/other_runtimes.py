@@ -127,6 +127,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "PyTorch, onnx2torch": ("onnx2torch", "torch"),
 }
 
+_REASON = 400  # characters of one; some have a whole backtrace in them
+
 
 def _last(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -141,7 +143,12 @@ def main() -> None:
         return
     model, feeds, results, *outputs = rest
     with np.load(feeds) as opened:
-        values = RUNTIMES[runtime](Path(model), dict(opened), outputs)
+        given = dict(opened)
+    try:
+        values = RUNTIMES[runtime](Path(model), given, outputs)
+    except Exception as error:  # noqa: BLE001  # each runtime has exceptions of its own
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        sys.exit(said[:_REASON])
     np.savez(results, *values)
 
 
