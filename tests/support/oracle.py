@@ -443,11 +443,16 @@ def _reduce_axes(call: Call, arrays: Arrays, since: int) -> tuple[int, ...] | No
     return None if axes is None or len(_ints(axes)) == 0 else tuple(_ints(axes))
 
 
-def _reduce_mean(call: Call, arrays: Arrays) -> Result:
-    axes = _reduce_axes(call, arrays, 18)
-    if axes is None and call.get("noop_with_empty_axes", 0):
-        return arrays[0]
-    return np.mean(arrays[0], axes, keepdims=bool(call.get("keepdims", 1)))
+def _reduce(function: Callable[..., Array], since: int) -> Kernel:
+    """A reduction whose axes are an input since opset `since`."""
+
+    def kernel(call: Call, arrays: Arrays) -> Result:
+        axes = _reduce_axes(call, arrays, since)
+        if axes is None and call.get("noop_with_empty_axes", 0):
+            return arrays[0]
+        return function(arrays[0], axis=axes, keepdims=bool(call.get("keepdims", 1)))
+
+    return kernel
 
 
 # --- movement ---------------------------------------------------------------------------------------------
@@ -704,6 +709,7 @@ KERNELS: dict[str, Kernel] = {
     "MatMul": lambda _c, a: np.matmul(a[0], a[1]),
     "Max": lambda _c, a: np.maximum.reduce(np.broadcast_arrays(*a)),
     "MaxPool": _max_pool,
+    "Mean": lambda c, a: _sum(c, a) / len(a),
     "Min": lambda _c, a: np.minimum.reduce(np.broadcast_arrays(*a)),
     "Mul": _mul,
     "Neg": lambda _c, a: -a[0],
@@ -713,7 +719,10 @@ KERNELS: dict[str, Kernel] = {
     "Pow": lambda _c, a: np.power(a[0], a[1]),
     "QuantizeLinear": _quantize,
     "Reciprocal": lambda _c, a: 1 / a[0],
-    "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce(np.max, 18),
+    "ReduceMean": _reduce(np.mean, 18),
+    "ReduceMin": _reduce(np.min, 18),
+    "ReduceSum": _reduce(np.sum, 13),
     "Relu": _relu,
     "Reshape": _reshape,
     "Resize": oracle_resample.resize,
@@ -727,6 +736,7 @@ KERNELS: dict[str, Kernel] = {
     "Sub": _sub,
     "Sum": _sum,
     "Tanh": lambda _c, a: np.tanh(a[0]),
+    "Tile": lambda _c, a: np.tile(a[0], _ints(a[1])),
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Upsample": oracle_resample.resize,
@@ -776,14 +786,18 @@ _ABSOLUTE: dict[str, Absolute] = {
             "Identity",
             "MatMul",
             "MaxPool",
+            "Mean",
             "Mul",
+            "ReduceMax",
             "ReduceMean",
+            "ReduceSum",
             "Reshape",
             "Slice",
             "SpaceToDepth",
             "Split",
             "Squeeze",
             "Sum",
+            "Tile",
             "Transpose",
             "Unsqueeze",
             "Where",
@@ -800,6 +814,7 @@ _ABSOLUTE: dict[str, Absolute] = {
     "Neg": lambda _c, up, _low: up[0],
     "Pad": _pad_absolute,
     "Reciprocal": lambda _c, _up, low: 1 / low[0],
+    "ReduceMin": lambda c, up, _low: _reduce(np.max, 18)(c, up),
     "Resize": oracle_resample.resize_absolute,
     "Upsample": oracle_resample.resize_absolute,
     "Sqrt": lambda _c, up, _low: np.sqrt(up[0]),
@@ -814,13 +829,13 @@ _ABSOLUTE: dict[str, Absolute] = {
 }
 
 # The maximum moves by no more than the largest error under the window, whoever wins.
-_MAXIMA = frozenset({"GlobalMaxPool", "MaxPool"})
+_MAXIMA = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin"})
 
 # Moves values or repeats them: what it gives was rounded before.
 _EXACT = frozenset({
     "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Max",
     "Min", "Neg", "Pad", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Abs",
-    "Clip", "Where", "DepthToSpace", "SpaceToDepth",
+    "Clip", "Where", "DepthToSpace", "SpaceToDepth", "Tile",
 })  # fmt: skip
 
 

@@ -96,6 +96,20 @@ class Grower:
     def ints(self, *values: int) -> str:
         return self.net.ints(*(int(v) for v in values))
 
+    def operand(self, t: Tensor, *values: int) -> str:
+        """Integers that are stored, or some of which are computed from a size of `t`, known or not."""
+        place = self.random.randrange(max(len(values), 1))
+        axis = self.random.randrange(t.rank)
+        if not values or self.chance(75) or abs(values[place]) > 99 or self.net.opset < 11:
+            return self.ints(*values)
+        size = self.net.node("Gather", self.net.node("Shape", t.name), self.ints(axis), axis=0)
+        if self.chance(50):
+            size = self.net.node("Div", self.net.node("Mul", size, self.ints(2)), self.ints(2))
+        size = self.net.node("Add", size, self.ints(values[place] - t.shape[axis]))
+        parts = [self.ints(*part) for part in (values[:place], values[place + 1 :])]
+        near = [parts[0]] * (place > 0) + [size] + [parts[1]] * (place + 1 < len(values))
+        return self.net.node("Concat", *near, axis=0) if len(near) > 1 else size
+
     # --- layers with weights -------------------------------------------------------------------------------
 
     def layer(self, t: Tensor) -> Tensor | None:
@@ -445,7 +459,8 @@ class Grower:
             return self.node("Slice", t, shape=shape, starts=[start], ends=[end], axes=[axis])
         axes = self.ints(axis - t.rank if self.chance(30) else axis)
         steps = [self.ints(step)] if step != 1 or self.chance(50) else []
-        return self.node("Slice", t, self.ints(start), self.ints(end), axes, *steps, shape=shape)
+        bounds = self.operand(t, start), self.operand(t, end)
+        return self.node("Slice", t, *bounds, axes, *steps, shape=shape)
 
     def split(self, t: Tensor) -> Tensor | None:
         axis = self.pick(1, 1, self.random.randrange(t.rank)) % t.rank
@@ -461,7 +476,7 @@ class Grower:
         attrs: dict[str, Any] = {"axis": axis - t.rank if self.net.opset >= 11 and self.chance(30) else axis}
         operands: list[str] = []
         if given and self.net.opset >= 13:
-            operands = [self.ints(*sizes)]
+            operands = [self.operand(t, *sizes)]
         elif given:
             attrs["split"] = sizes
         elif self.net.opset >= 18:
@@ -574,7 +589,7 @@ class Grower:
             axes = [self.ints(*(i - t.rank if self.chance(30) else i for i in used))]
         self.net.elem = t.elem
         constant = [self.net.init(np.array(value))] if value or self.chance(40) else [""] if axes else []
-        return self.node("Pad", t, self.ints(*pads), *constant, *axes, shape=after, mode=mode)
+        return self.node("Pad", t, self.operand(t, *pads), *constant, *axes, shape=after, mode=mode)
 
     def resize(self, t: Tensor) -> Tensor | None:
         if t.rank != 4 or self.net.opset < 7 or t.elem == BFLOAT16:
@@ -641,9 +656,47 @@ class Grower:
             return None
         if self.net.opset >= 11:
             axes = [a - t.rank if self.chance(30) else a for a in axes]
-        if self.net.opset >= 18:
-            return self.node("ReduceMean", t, self.ints(*axes), shape=after, keepdims=keep)
-        return self.node("ReduceMean", t, shape=after, keepdims=keep, axes=axes)
+        op = self.pick("ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin")
+        if self.net.opset >= (13 if op == "ReduceSum" else 18):
+            return self.node(op, t, self.operand(t, *axes), shape=after, keepdims=keep)
+        return self.node(op, t, shape=after, keepdims=keep, axes=axes)
+
+    def negative(self, t: Tensor) -> Tensor | None:
+        return self.node("Neg", t, shape=t.shape)
+
+    def tile(self, t: Tensor) -> Tensor | None:
+        repeats = [self.pick(1, 1, 1, 2) for _ in t.shape]
+        after = tuple(d * times for d, times in zip(t.shape, repeats, strict=True))
+        return self.node("Tile", t, self.operand(t, *repeats), shape=after)
+
+    def several(self, t: Tensor) -> Tensor | None:
+        """Terms of the same shape: tensors that there are, layers, constants."""
+        op = self.pick("Sum", "Sum", "Mean", "Max", "Min")
+        if self.net.opset < 8:
+            return None
+        parts: list[Tensor | str] = [t]
+        for _ in range(self.pick(0, 1, 1, 2)):
+            same = [o for o in self.tensors[-8:] if o is not t and o.elem == t.elem and o.rank == t.rank]
+            fitting = [o for o in same if o.shape == t.shape]
+            sources = [o for o in same if o.shape[0] == t.shape[0] and o.shape[2:] == t.shape[2:]]
+            if self.chance(30):
+                parts.append(self.weight(t, *self.pick(t.shape, (1, *t.shape[1:]), t.shape[1:])))
+            elif sources and 3 <= t.rank <= 4 and self.chance(60):
+                source = self.pick(*sources)
+                w = self.weight(t, t.shape[1], source.shape[1], *(1,) * (t.rank - 2))
+                parts.append(self.node("Conv", source, w, shape=t.shape))
+            elif fitting:
+                parts.append(self.pick(*fitting))
+        self.random.shuffle(parts)
+        return self.node(op, *parts, shape=t.shape)
+
+    def fan(self, t: Tensor) -> Tensor | None:
+        """What is made of one tensor meets again."""
+        ways = (self.identity, self.negative, self.constant, self.activation, self.bn)
+        made = [(self.chance(60) and self.pick(*ways)(t)) or t for _ in range(self.pick(2, 2, 3))]
+        if any(m.shape != t.shape or m.elem != t.elem for m in made) or self.net.opset < 8:
+            return None
+        return self.node(self.pick("Sum", "Mean", "Max", "Min"), *made, shape=t.shape)
 
     def activation(self, t: Tensor) -> Tensor | None:
         op = self.pick("Relu", "LeakyRelu", "PRelu", "PRelu")
@@ -735,7 +788,8 @@ class Grower:
             self.pad, self.resize, self.resize, self.depth_to_space, self.pool, self.pool, self.global_pool,
             self.reduce, self.activation,
             self.activation, self.clip, self.depth_to_space, self.cast, self.expand, self.constant,
-            self.constant, self.join, self.join,
+            self.constant, self.join, self.join, self.negative, self.tile, self.several, self.several,
+            self.fan,
         )  # fmt: skip
         chosen: Callable[[Tensor], Tensor | None] = self.pick(*steps)
         return chosen(t)

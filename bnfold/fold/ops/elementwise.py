@@ -1,7 +1,8 @@
 """Add, Sub, Mul and Div by a constant that is the same for a whole channel: an affine map of their own.
 
-They dissolve in the map behind them. Which axis a constant speaks about follows from broadcasting
-(right-aligned; up to opset 6 by attributes) and from the rank of the other operand, which must be known.
+They dissolve in the map behind them, as Neg does. Which axis a constant speaks about follows from
+broadcasting (right-aligned; up to opset 6 by attributes) and from the rank of the other operand, which must
+be known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node, Shape
 
-OPS = frozenset({"Add", "Sub", "Mul", "Div"})
+OPS = frozenset({"Add", "Sub", "Mul", "Div", "Neg"})
 
 _BINARY = 2
 _NUMPY_BROADCAST = 7  # the opset since which shapes align on the right without attributes
@@ -123,6 +124,10 @@ def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
     """The runtime operand's position and the map that the node applies to it."""
     if node.refers_to_caller:
         return _refused(node, f"an attribute of {node.op} {node.label!r} is given by the caller")
+    return (0, Affine.uniform(-1.0)) if node.op == "Neg" else _with_constant(node, draft)
+
+
+def _with_constant(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
     constants = [draft.weight(node, i) for i in (0, 1)] if len(node.inputs) > 1 else []
     known = [i for i, c in enumerate(constants) if isinstance(c, Weight)]
     if len(known) != 1:

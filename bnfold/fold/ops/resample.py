@@ -1,4 +1,4 @@
-"""Resize, Upsample, DepthToSpace, SpaceToDepth and Expand: values are repeated, moved or averaged.
+"""Resize, Upsample, DepthToSpace, SpaceToDepth, Expand and Tile: values are repeated, moved or averaged.
 
 The interpolation weights of a Resize sum to one, so that it commutes with any map per channel, as long as it
 neither resizes the channel axis nor fills in values from outside of the image.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node, Shape
 
 _RESIZE_BY_SIZES_SINCE = 11
+_TILE_BY_REPEATS_SINCE = 6
 
 
 def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -117,6 +118,39 @@ def _expanded(node: Node, affine: Affine, there: Shape, here: Shape) -> Outcome:
     return Carried(((0, affine.with_axes(moved)),))
 
 
+def tile(node: Node, affine: Affine, draft: Draft) -> Outcome:
+    """Backward: all repetitions of a channel must have the same map."""
+    affine = affine.reduced()
+    repeats = draft.integers(node, 1) if node.opset >= _TILE_BY_REPEATS_SINCE else None
+    before, _ = _shapes(node, draft)
+    for axis, size in zip(affine.axes, affine.dims, strict=True):
+        times = repeats[axis] if repeats is not None and axis < len(repeats) else None
+        if times == 1:
+            continue
+        single = before[axis] if before is not None and axis < len(before) else None
+        if times is None or not isinstance(single, int) or single * times != size:
+            return _lost(node, "how often it repeats the normalized axis is not known")
+        one = affine.take(axis, np.arange(single))
+        if not one.take(axis, np.arange(size) % single).equals(affine):
+            return _lost(node, "it repeats channels, and each repetition is normalized differently")
+        affine = one
+    return Carried(((0, affine),))
+
+
+def tile_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
+    """Forward: every repetition has the map."""
+    if position:
+        return no_room(node, position)
+    affine = affine.reduced()
+    repeats = draft.integers(node, 1) if node.opset >= _TILE_BY_REPEATS_SINCE else None
+    for axis, size in zip(affine.axes, affine.dims, strict=True):
+        times = repeats[axis] if repeats is not None and axis < len(repeats) else None
+        if times is None or size * times > MOST_CHANNELS:
+            return _lost(node, "how often it repeats the normalized axis is not known")
+        affine = affine.take(axis, np.arange(size * times) % size)
+    return Carried(((0, affine),))
+
+
 def _blocks(node: Node, channels: int) -> np.typing.NDArray[np.intp]:
     """For every deep channel the flat channel it belongs to."""
     blocks = node.int_attribute("blocksize", 1) ** 2
@@ -174,3 +208,4 @@ SPACE_TO_DEPTH = Operator(
     space_to_depth, space_to_depth_forward, summary="passes it on where each index belongs to one channel"
 )
 EXPAND = Operator(expand, expand_forward, summary="passes it on where each index belongs to one channel")
+TILE = Operator(tile, tile_forward, summary="passes it on where each index belongs to one channel")

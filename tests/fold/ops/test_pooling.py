@@ -156,8 +156,14 @@ def test_padding_that_is_counted(direction: str, attrs: dict[str, Any], behind: 
 @directions
 def test_a_window_that_hangs_over(direction: str) -> None:
     """ceil_mode: what lies behind the image is not counted, whatever count_include_pad says of pads."""
-    pool = node("AveragePool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
-    expect(BOTH[direction](pool, SIZE, (2, 4, 3, 3), opset=19).model(), folded={"bn"})
+    for counted in (0, 1):
+        attrs = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": counted}
+        pool = node("AveragePool", **attrs)
+        expect(BOTH[direction](pool, SIZE, (2, 4, 3, 3), opset=19).model(), folded={"bn"})
+        pool = node("AveragePool", **attrs, pads=[0, 1, 0, 0])
+        kept = {"bn": "BNF014"} if counted else {}
+        net = BOTH[direction](pool, SIZE, (2, 4, 3, 4), opset=19)
+        expect(net.model(), folded={"bn"} - set(kept), kept=kept)
 
 
 @directions
@@ -298,3 +304,62 @@ def test_axes_that_are_computed(direction: str) -> None:
     net = BOTH[direction](step, SIZE, (2, 4, 5, 1), opset=18)
     feeds = {"x": np.ones((2, 3 if direction == "backward" else 4, 5, 6), np.float32), "axes": np.array([3])}
     expect(net.model(), folded=set(), kept={"bn": "BNF023"}, feeds=feeds)
+
+
+# --- sums and extremes of positions -----------------------------------------------------------------------
+
+
+def reduction(op: str, opset: int, axes: list[int], keepdims: int = 1) -> Step:
+    def step(net: Net, x: str) -> str:
+        if opset >= (13 if op == "ReduceSum" else 18):
+            return net.node(op, x, net.ints(*axes), name="reduce", keepdims=keepdims)
+        return net.node(op, x, name="reduce", axes=axes, keepdims=keepdims)
+
+    return step
+
+
+@directions
+@pytest.mark.parametrize("axes", [[2, 3], [3], [0, 2], [-1]])
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, NEWEST])
+def test_a_sum_adds_the_shift_up(direction: str, opset: int, axes: list[int]) -> None:
+    reduced = {a % 4 for a in axes}
+    behind = tuple(1 if i in reduced else d for i, d in enumerate(SIZE))
+    net = BOTH[direction](reduction("ReduceSum", opset, axes), SIZE, behind, opset=opset)
+    expect(net.model(), folded={"bn"})
+
+
+@directions
+def test_a_sum_of_an_unknown_number_of_entries(direction: str) -> None:
+    """A scale needs no count, a shift does."""
+    for size, stats, folds in (
+        ((2, 4, 5, "w"), positive(4), False),
+        ((2, 4, 5, "w"), turning(4), True),
+        (("n", 4, 5, 6), positive(4), True),
+    ):
+        net = BOTH[direction](reduction("ReduceSum", 13, [3]), size, (2, 4, 5, 1), stats=stats)
+        kept = {} if folds else {"bn": "BNF023"}
+        result = expect(net.model(), folded={"bn"} - set(kept), kept=kept)
+        assert folds or "how many entries" in result.kept[0].reason.evidence
+
+
+@directions
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_an_extreme_of_positions(direction: str, opset: int, op: str) -> None:
+    made = reduction(op, opset, [2, -1], keepdims=0)
+    for stats in (positive(4), scaling(4), zero_in_one(4)):
+        net = BOTH[direction](made, SIZE, (2, 4), stats=stats, opset=opset)
+        expect(net.model(), folded={"bn"})
+    net = BOTH[direction](made, SIZE, (2, 4), stats=negative_in_one(4), opset=opset)
+    expect(net.model(), folded=set(), kept={"bn": "BNF018"})
+
+
+@directions
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin", "ReduceSum"])
+def test_a_reduction_of_the_channels(direction: str, op: str) -> None:
+    net = BOTH[direction](reduction(op, 13, [1]), (2, 3, 4, 4), (2, 1, 4, 4), stats=positive(3))
+    if direction == "backward":
+        net = BOTH[direction](reduction(op, 13, [1]), (2, 3, 4, 4), (2, 1, 4, 4), stats=positive(1))
+        expect(net.model(), folded={"bn"})
+    else:
+        expect(net.model(), folded=set(), kept={"bn": "BNF023"})

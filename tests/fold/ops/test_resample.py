@@ -344,3 +344,49 @@ def test_forward_a_shape_that_is_computed(length: int | str, kept: dict[str, str
     feeds = {"x": np.ones((2, 3, 1, 1), np.float32), "shape": np.array([1, 3, 4, 5])}
     result = expect(net.model(), folded={"bn"} - set(kept), kept=kept, feeds=feeds)
     assert [r.reason.blocking for r in result.kept] == ["expand"] * len(kept)
+
+
+# --- Tile -------------------------------------------------------------------------------------------------
+
+
+def tiled(*repeats: int) -> Step:
+    return lambda net, x: net.node("Tile", x, net.ints(*repeats), name="tile")
+
+
+@directions
+@pytest.mark.parametrize("opset", [6, 13, NEWEST])
+@pytest.mark.parametrize("repeats", [(1, 1, 2, 3), (2, 1, 1, 1), (1, 1, 1, 1)])
+def test_positions_that_are_repeated(direction: str, repeats: tuple[int, ...], opset: int) -> None:
+    behind = [size * times for size, times in zip((2, 4, 3, 5), repeats, strict=True)]
+    net = BOTH[direction](tiled(*repeats), (2, 4, 3, 5), behind, opset=opset)
+    expect(net.model(), folded={"bn"})
+
+
+def test_channels_that_are_repeated_forward() -> None:
+    expect(BOTH["forward"](tiled(1, 3, 1, 1), (2, 4, 3, 5), (2, 12, 3, 5)).model(), folded={"bn"})
+
+
+def test_channels_that_are_repeated_backward() -> None:
+    """Each repetition must have the same map."""
+    net = BOTH["backward"](tiled(1, 2, 1, 1), (2, 3, 4, 5), (2, 6, 4, 5))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+    rng = np.random.default_rng(5)
+    once = {"scale": rng.normal(size=3), "bias": rng.normal(size=3), "mean": rng.normal(size=3)}
+    stats = {name: np.tile(values, 2) for name, values in once.items()} | {"var": np.ones(6)}
+    net = BOTH["backward"](tiled(1, 2, 1, 1), (2, 3, 4, 5), (2, 6, 4, 5), stats=stats)
+    expect(net.model(), folded={"bn"})
+
+
+@directions
+def test_repeats_that_are_computed(direction: str) -> None:
+    """What counts is that of the channels."""
+
+    def step(net: Net, x: str) -> str:
+        times = net.input("times", 1, elem=7)
+        order = [net.ints(1), times] if channels else [times, net.ints(1)]
+        return net.node("Tile", x, net.node("Concat", *order, net.ints(1, 1), axis=0), name="tile")
+
+    channels = True
+    feeds = {"x": np.ones((2, 3 if direction == "backward" else 4, 3, 5), np.float32), "times": np.array([1])}
+    net = BOTH[direction](step, (2, 4, 3, 5), (2, 4, 3, 5))
+    expect(net.model(), folded=set(), kept={"bn": "BNF023"}, feeds=feeds)
