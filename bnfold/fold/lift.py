@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import ModelError
-from bnfold.fold.affine import Affine, of_batch_normalization
+from bnfold.fold.affine import Affine, Values, of_batch_normalization
 from bnfold.fold.operator import Refused
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import FLOATS, Weight
@@ -64,6 +64,14 @@ def of_node(node: Node, draft: Draft) -> Affine | Refused:
         ))  # fmt: skip
     _one_channel(node, affine, draft)
     return affine
+
+
+def deviation(node: Node, draft: Draft) -> Values | None:
+    """The square root of variance + epsilon of a BatchNormalization, float64 `[C]`; None if not constant."""
+    var = draft.weight(node, 4)
+    if not isinstance(var, Weight):
+        return None
+    return np.asarray(np.sqrt(var.float64() + node.float_attribute("epsilon", _DEFAULT_EPSILON)))
 
 
 def _mode(node: Node) -> tuple[Reason, ...]:

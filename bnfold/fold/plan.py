@@ -221,7 +221,11 @@ class _Planner:
                 return
             position, affine = step
             found = backward(Site(reader, position, affine, reader.op), self.draft)
-            if not isinstance(found, Way) or found.into != (conv,):
+            if (
+                not isinstance(found, Way)
+                or found.into != (conv,)
+                or any(map(self.draft.adds_node, found.changes))
+            ):
                 return
             for change in found.changes:
                 self.draft.apply(change)

@@ -39,6 +39,7 @@ def _check(net: Net, *, convs: int, total: int | None = None, merge: bool = True
 def _conv(net: Net, x: str, channels: int, kernel: int, group: int = 1, **attributes: Any) -> str:  # noqa: ANN401  # ONNX attributes of any kind
     w = net.init(net.draw(channels, channels // group, *(kernel,) * 2))
     attributes.setdefault("pads", [kernel // 2] * 4)
+    attributes = {name: value for name, value in attributes.items() if value is not None}
     return net.node("Conv", x, w, net.init(net.draw(channels)), group=group, **attributes)
 
 
@@ -224,3 +225,244 @@ def test_shared_weights_of_the_branches_are_not_spoiled() -> None:
     joined = net.node("Relu", net.node("Add", first, net.node("Conv", x, shared, pads=[1] * 4)))
     net.output(net.node("Conv", joined, shared, pads=[1] * 4), shape=[1, 4, SIZE, SIZE])
     _check(net, convs=2, total=3)
+
+
+# --- pads that depend on the size -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("size", [8, 9])
+def test_automatic_pads_of_strided_branches(mode: str, size: int) -> None:
+    """Nine pixels need one before and one behind, eight only one behind or before: the tap is another."""
+    net = Net(17)
+    x = net.input("x", 1, 4, size, size)
+    wide = _conv(net, x, 4, 3, strides=[2, 2], pads=None, auto_pad=mode)
+    point = _conv(net, x, 4, 1, strides=[2, 2], pads=None, auto_pad=mode)
+    net.output(net.node("Add", wide, point), shape=[1, 4, (size + 1) // 2, (size + 1) // 2])
+    _check(net, convs=1)
+
+
+def test_pads_that_no_window_reaches() -> None:
+    """Of eight pixels, every other, no window of three begins where the pad behind would make one more."""
+    net = Net(17)
+    x = net.input("x", 1, 4, 8, 8)
+    wide = _conv(net, x, 4, 3, strides=[2, 2], pads=[0, 0, 1, 1])
+    point = _conv(net, x, 4, 1, strides=[2, 2])
+    net.output(net.node("Add", wide, point), shape=[1, 4, 4, 4])
+    _check(net, convs=1)
+
+
+def test_automatic_pads_of_an_unknown_size() -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, "h", 9)
+    wide = _conv(net, x, 4, 3, strides=[2, 2], pads=None, auto_pad="SAME_UPPER")
+    point = _conv(net, x, 4, 1, strides=[2, 2])
+    net.output(net.node("Add", wide, point), shape=[1, 4, None, 5])
+    model = net.model()
+    assert ops(bnfold.optimize(model, verify=False).model) == ["Conv", "Conv", "Add"]
+
+
+# --- matrix products --------------------------------------------------------------------------------------
+
+
+def _gemm(
+    net: Net,
+    x: str,
+    rows: int,
+    columns: int,
+    bias: tuple[int, ...] | None = (),
+    **attributes: Any,  # noqa: ANN401  # ONNX attributes of any kind
+) -> str:
+    shape = (columns, rows) if attributes.get("transB") else (rows, columns)
+    c = [] if bias is None else [net.init(net.draw(*(bias or (columns,))))]
+    return net.node("Gemm", x, net.init(net.draw(*shape)), *c, **attributes)
+
+
+GEMMS: list[dict[str, Any]] = [
+    {}, {"transB": 1}, {"bias": None}, {"bias": (1,)}, {"bias": (1, 5)}, {"alpha": 0.5}, {"beta": -2.0},
+    {"alpha": -1.5, "beta": 0.5, "transB": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+@pytest.mark.parametrize("second", GEMMS)
+@pytest.mark.parametrize("first", GEMMS)
+def test_summed_products(first: dict[str, Any], second: dict[str, Any], op: str) -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    net.output(net.node(op, _gemm(net, x, 4, 5, **first), _gemm(net, x, 4, 5, **second)), shape=[3, 5])
+    _check(net, convs=0, total=1)
+
+
+def test_repvit_two_heads_and_their_mean() -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    heads = [_gemm(net, net.bn(x, 4, name=f"bn{i}"), 4, 5, transB=1) for i in range(2)]
+    net.output(net.node("Div", net.node("Add", *heads), net.init(2.0)), shape=[3, 5])
+    _check(net, convs=0, total=1)
+
+
+def test_summed_products_are_left_alone_on_request() -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    net.output(net.node("Add", _gemm(net, x, 4, 5), _gemm(net, x, 4, 5)), shape=[3, 5])
+    _check(net, convs=0, total=3, merge=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"transA": 1}, {}),  # the rows of one are the columns of the other
+        ({"bias": (4, 1)}, {}),  # a bias for each row
+        ({"bias": (4, 4)}, {}),
+    ],
+)
+def test_products_that_do_not_fit_stay(first: dict[str, Any], second: dict[str, Any]) -> None:
+    net = Net(17)
+    x = net.input("x", 4, 4)
+    net.output(net.node("Add", _gemm(net, x, 4, 4, **first), _gemm(net, x, 4, 4, **second)), shape=[4, 4])
+    _check(net, convs=0, total=3)
+
+
+def test_a_product_that_is_broadcast_stays() -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    net.output(net.node("Add", _gemm(net, x, 4, 5), _gemm(net, x, 4, 1)), shape=[3, 5])
+    _check(net, convs=0, total=3)
+
+
+def test_a_product_that_is_read_elsewhere_stays() -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    one = _gemm(net, x, 4, 5)
+    net.output(net.node("Add", one, _gemm(net, x, 4, 5)), net.node("Relu", one), shape=[3, 5])
+    _check(net, convs=0, total=4)
+
+
+@pytest.mark.parametrize(("size", "expected"), [((3, 4), ["Gemm"]), ((2, 3, 4), ["MatMul", "Add"])])
+def test_summed_matrices_with_biases_behind(size: tuple[int, ...], expected: list[str]) -> None:
+    net = Net(17)
+    x = net.input("x", *size)
+    terms = [net.node("MatMul", x, net.init(net.draw(4, 5))) for _ in range(2)]
+    terms = [net.node("Add", term, net.init(net.draw(5))) for term in terms]
+    net.output(net.node("Add", *terms), shape=[*size[:-1], 5])
+    assert ops(_check(net, convs=0, total=len(expected)).model) == expected
+
+
+@pytest.mark.parametrize("size", [(3, 4), (2, 3, 4), (2, 3, 3, 4)], ids=len)
+def test_summed_matrices(size: tuple[int, ...]) -> None:
+    net = Net(17)
+    x = net.input("x", *size)
+    terms = [net.node("MatMul", x, net.init(net.draw(4, 5))) for _ in range(3)]
+    net.output(net.node("Add", net.node("Add", *terms[:2]), terms[2]), shape=[*size[:-1], 5])
+    assert ops(_check(net, convs=0, total=1).model) == ["MatMul"]
+
+
+@pytest.mark.parametrize("size", [(3, 4), (2, 3, 4)], ids=len)
+def test_a_matrix_and_the_tensor_itself(size: tuple[int, ...]) -> None:
+    net = Net(17)
+    x = net.input("x", *size)
+    net.output(net.node("Sub", x, net.node("MatMul", x, net.init(net.draw(4, 4)))), shape=size)
+    _check(net, convs=0, total=1)
+
+
+def test_a_product_and_a_normalization_of_its_input() -> None:
+    net = Net(17)
+    x = net.input("x", 3, 4)
+    net.output(net.node("Add", net.bn(x, 4, name="bn"), _gemm(net, x, 4, 4)), shape=[3, 4])
+    assert _check(net, convs=0, total=1).folds[0].direction == "sideways"
+
+
+def test_a_matrix_and_a_normalization_of_another_axis_stay() -> None:
+    """Of three axes the normalization goes along the second, the product along the third."""
+    net = Net(17)
+    x = net.input("x", 2, 4, 4)
+    net.output(
+        net.node("Add", net.bn(x, 4, name="bn"), net.node("MatMul", x, net.init(net.draw(4, 4)))),
+        shape=[2, 4, 4],
+    )
+    result = bnfold.optimize(net.model(), verify=False)
+    assert [kept.node for kept in result.kept] == ["bn"]
+    assert ops(result.model) == ["BatchNormalization", "MatMul", "Add"]
+
+
+def test_constants_behind_summed_matrices_end() -> None:
+    """A bias that a product gains is not taken in again and again."""
+    net = Net(17)
+    x = net.input("x", 2, 3, 4)
+    total = net.node("Add", *(net.node("MatMul", x, net.init(net.draw(4, 5))) for _ in range(2)))
+    total = net.node("Add", net.node("Mul", total, net.init(net.draw(5))), net.init(net.draw(5)))
+    net.output(total, shape=[2, 3, 5])
+    _check(net, convs=0, total=2)
+
+
+# --- a tensor and its own normalization -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_tensor_and_its_normalization_go_into_the_layer_before(op: str, first: bool) -> None:
+    net = Net(17)
+    y = _conv(net, net.input("x", 1, 4, SIZE, SIZE), 4, 3)
+    pair = [net.bn(y, 4, name="bn"), y]
+    net.output(net.node(op, *(pair if first else pair[::-1])), shape=[1, 4, SIZE, SIZE])
+    result = _check(net, convs=1, total=1)
+    assert [(f.node, f.direction) for f in result.folds] == [("bn", "backward")]
+
+
+def test_a_tensor_and_its_normalization_go_into_the_layer_behind() -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    y = net.node("Add", x, net.bn(x, 4, name="bn"))
+    net.output(net.node("Conv", y, net.init(net.draw(4, 4, 3, 3))), shape=[1, 4, SIZE - 2, SIZE - 2])
+    _check(net, convs=1, total=1)
+
+
+def test_two_normalizations_of_a_tensor_with_constants() -> None:
+    net = Net(17)
+    y = _conv(net, net.input("x", 1, 4, SIZE, SIZE), 4, 3)
+    one = net.node("Mul", net.bn(y, 4, name="one"), net.init(net.draw(4, 1, 1)))
+    two = net.node("Sub", net.init(net.draw(4, 1, 1)), net.bn(y, 4, name="two"))
+    net.output(net.node("Sub", one, two), shape=[1, 4, SIZE, SIZE])
+    result = _check(net, convs=1, total=1)
+    assert sorted(f.direction for f in result.folds) == ["backward", "sideways"]
+
+
+def test_a_tensor_and_its_normalization_where_no_weights_are() -> None:
+    """One node less; the normalization stays, and says why."""
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    net.output(net.node("Relu", net.node("Add", x, net.bn(x, 4, name="bn"))), shape=[1, 4, SIZE, SIZE])
+    model = net.model()
+    result = bnfold.optimize(model, verify=False)
+    assert ops(result.model) == ["BatchNormalization", "Relu"]
+    assert [(kept.node, str(kept.code)) for kept in result.kept] == [("bn", "BNF019")]
+    feeds = {"x": np.random.default_rng(3).normal(size=(1, 4, SIZE, SIZE)).astype(np.float32)}
+    for name, value in evaluate(model, feeds).items():
+        np.testing.assert_allclose(evaluate(result.model, feeds)[name], value, rtol=0, atol=2.0**-24 * 50)
+
+
+def test_a_tensor_and_its_normalization_that_is_read_elsewhere() -> None:
+    net = Net(17)
+    x = net.input("x", 1, 4, SIZE, SIZE)
+    y = net.bn(x, 4, name="bn")
+    net.output(net.node("Add", x, y), net.node("Relu", y), shape=[1, 4, SIZE, SIZE])
+    result = bnfold.optimize(net.model(), verify=False)
+    assert ops(result.model) == ["BatchNormalization", "Add", "Relu"]
+
+
+def test_a_tensor_and_its_normalization_are_left_alone_on_request() -> None:
+    net = Net(17)
+    y = _conv(net, net.input("x", 1, 4, SIZE, SIZE), 4, 3)
+    net.output(net.node("Add", y, net.bn(y, 4, name="bn")), shape=[1, 4, SIZE, SIZE])
+    result = bnfold.optimize(net.model(), verify=False, merge=False)
+    assert [str(kept.code) for kept in result.kept] == ["BNF010"]
+
+
+def test_an_excluded_normalization_does_not_join() -> None:
+    net = Net(17)
+    y = _conv(net, net.input("x", 1, 4, SIZE, SIZE), 4, 3)
+    net.output(net.node("Add", y, net.bn(y, 4, name="bn")), shape=[1, 4, SIZE, SIZE])
+    result = bnfold.optimize(net.model(), verify=False, exclude=["bn"])
+    assert [str(kept.code) for kept in result.kept] == ["BNF024"]
+    assert ops(result.model) == ["Conv", "BatchNormalization", "Add"]

@@ -443,6 +443,20 @@ def _reduce_axes(call: Call, arrays: Arrays, since: int) -> tuple[int, ...] | No
     return None if axes is None or len(_ints(axes)) == 0 else tuple(_ints(axes))
 
 
+def _extreme(function: Callable[..., Array], lowest: float) -> Callable[..., Array]:
+    """The maximum or minimum, also of nothing."""
+
+    def of(x: Array, axis: tuple[int, ...] | None, *, keepdims: bool) -> Array:
+        empty: float = lowest
+        if x.dtype.kind == "b":
+            empty = lowest > 0
+        elif x.dtype.kind in "iu":
+            empty = np.iinfo(x.dtype).min if lowest < 0 else np.iinfo(x.dtype).max
+        return function(x, axis, initial=empty, keepdims=keepdims)
+
+    return of
+
+
 def _reduce(function: Callable[..., Array], since: int) -> Kernel:
     """A reduction whose axes are an input since opset `since`."""
 
@@ -719,9 +733,9 @@ KERNELS: dict[str, Kernel] = {
     "Pow": lambda _c, a: np.power(a[0], a[1]),
     "QuantizeLinear": _quantize,
     "Reciprocal": lambda _c, a: 1 / a[0],
-    "ReduceMax": _reduce(np.max, 18),
+    "ReduceMax": _reduce(_extreme(np.max, -np.inf), 18),
     "ReduceMean": _reduce(np.mean, 18),
-    "ReduceMin": _reduce(np.min, 18),
+    "ReduceMin": _reduce(_extreme(np.min, np.inf), 18),
     "ReduceSum": _reduce(np.sum, 13),
     "Relu": _relu,
     "Reshape": _reshape,
@@ -814,7 +828,7 @@ _ABSOLUTE: dict[str, Absolute] = {
     "Neg": lambda _c, up, _low: up[0],
     "Pad": _pad_absolute,
     "Reciprocal": lambda _c, _up, low: 1 / low[0],
-    "ReduceMin": lambda c, up, _low: _reduce(np.max, 18)(c, up),
+    "ReduceMin": lambda c, up, _low: _reduce(_extreme(np.max, -np.inf), 18)(c, up),
     "Resize": oracle_resample.resize_absolute,
     "Upsample": oracle_resample.resize_absolute,
     "Sqrt": lambda _c, up, _low: np.sqrt(up[0]),
