@@ -690,6 +690,21 @@ class Grower:
         self.random.shuffle(parts)
         return self.node(op, *parts, shape=t.shape)
 
+    def twins(self, t: Tensor) -> Tensor | None:
+        """A sum of layers of one tensor, of the tensor itself and of its normalizations."""
+        kinds = [self.bn, self.bn, self.identity]
+        kinds += [self.gemm, self.gemm] if t.rank == 2 else [self.conv, self.conv]
+        kinds += [self.matmul, self.matmul]
+        made = [(self.chance(85) and self.pick(*kinds)(t)) or t for _ in range(self.pick(2, 2, 3))]
+        total, *others = made
+        for other in others:
+            if other.shape != total.shape or other.elem != total.elem or self.net.opset < 7:
+                return total
+            total = self.node(self.pick("Add", "Add", "Sub"), total, other, shape=total.shape)
+            if self.chance(20):
+                total = self.constant(total) or total
+        return total
+
     def fan(self, t: Tensor) -> Tensor | None:
         """What is made of one tensor meets again."""
         ways = (self.identity, self.negative, self.constant, self.activation, self.bn)
@@ -789,7 +804,7 @@ class Grower:
             self.reduce, self.activation,
             self.activation, self.clip, self.depth_to_space, self.cast, self.expand, self.constant,
             self.constant, self.join, self.join, self.negative, self.tile, self.several, self.several,
-            self.fan,
+            self.fan, self.twins, self.twins,
         )  # fmt: skip
         chosen: Callable[[Tensor], Tensor | None] = self.pick(*steps)
         return chosen(t)

@@ -55,7 +55,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
 
 
 def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
-    """Scale the input channels; a shift only where every output gets every tap, that is a single one."""
+    """Scale the input channels; a shift only where every output gets every tap."""
     if position != 0:
         return no_room(node, position)
     weight = operand(node, 1, "weight", draft)
@@ -70,12 +70,12 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     scaled = weight.scaled(affine.scale.reshape(-1, *(1,) * (len(weight.dims) - 1)))
     changes: tuple[Change, ...] = (SetWeight(node, 1, scaled),)
     if shift.any():
-        if not _is_pointwise(node, kernel):
+        if not _is_even(node, kernel):
             evidence = (
                 f"not every output of ConvTranspose {node.label!r} gets every tap, so its shift is uneven"
             )
             return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
-        taps = weight.float64().reshape(groups, inputs // groups, columns)
+        taps = ordered_sum(weight.float64().reshape(groups, inputs // groups, columns, -1))
         gained = ordered_sum(np.moveaxis(taps * shift.reshape(groups, -1, 1), 1, 2)).reshape(-1)
         bias = bias_change(node, shift_by(gained), groups * columns, scaled, draft)
         if isinstance(bias, Refused):
@@ -85,10 +85,26 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
     return verified if isinstance(verified, Refused) else Absorbed(verified)
 
 
-def _is_pointwise(node: Node, kernel: list[int]) -> bool:
-    plain = all(k == 1 for k in kernel) and all(s == 1 for s in node.ints_attribute("strides") or ())
-    padded = any(node.ints_attribute("pads") or ()) or any(node.ints_attribute("output_padding") or ())
-    return plain and not padded and node.attribute("output_shape") is None
+def _is_even(node: Node, kernel: list[int]) -> bool:
+    """Whether every output gets every tap: at stride 1, and without the borders, which get but some.
+
+    Output `i` gets input `i + begin - k * dilation` by tap `k`: it must exist for the first and last of both.
+    """
+    if node.attribute("output_shape") is not None or any(
+        s != 1 for s in node.ints_attribute("strides") or ()
+    ):
+        return False
+    mode = node.attribute("auto_pad")
+    if mode is not None and mode.s not in {b"NOTSET", b"VALID", b""} and any(k != 1 for k in kernel):
+        return False
+    rank = len(kernel)
+    pads = node.ints_attribute("pads") or (0,) * (2 * rank)
+    longer = node.ints_attribute("output_padding") or (0,) * rank
+    dilations = node.ints_attribute("dilations") or (1,) * rank
+    return all(
+        pads[axis] >= reach and pads[axis + rank] - longer[axis] >= reach
+        for axis, reach in enumerate((k - 1) * d for k, d in zip(kernel, dilations, strict=True))
+    )
 
 
 OPERATOR = Operator(

@@ -94,3 +94,26 @@ def test_the_normalized_tensor_as_transposed_weight() -> None:
     y = net.node("Identity", net.bn(net.input("x", 2, 3, 1, 1), 3, name="bn"))
     net.output(net.node("ConvTranspose", net.input("image", 1, 2, 5, 5), y))
     expect(net.model(), folded=set(), kept={"bn": "BNF019"})
+
+
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize(
+    ("attrs", "folds"),
+    [
+        ({"kernel": 3, "pads": [2, 2, 2, 2]}, True),
+        ({"kernel": 3, "pads": [3, 2, 2, 3]}, True),
+        ({"kernel": 2, "pads": [2, 2, 2, 2], "dilations": [2, 2]}, True),
+        ({"kernel": 1, "pads": [1, 0, 0, 1]}, True),
+        ({"kernel": 3, "pads": [2, 2, 2, 1]}, False),  # the last column gets two taps of three
+        ({"kernel": 3, "pads": [1, 2, 2, 2]}, False),
+        ({"kernel": 2, "pads": [1, 1, 1, 1], "dilations": [2, 2]}, False),
+        ({"kernel": 2, "pads": [2, 2, 2, 2], "strides": [2, 2]}, False),  # neighbours get other taps
+        ({"kernel": 3, "pads": [2, 2, 2, 2], "output_shape": [4, 4]}, False),
+    ],
+)
+def test_transposed_and_cropped_to_where_every_tap_reaches(
+    attrs: dict[str, Any], folds: bool, group: int
+) -> None:
+    kept = {} if folds else {"bn": "BNF014"}
+    net = transposed(group=group, **attrs)
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)
