@@ -40,7 +40,8 @@ def test_the_intermediate_and_its_bn_are_added() -> None:
     net, x = start()
     y = net.conv(x, 3, 4)
     net.output(net.node("Add", y, net.bn(y, 4, name="bn")))
-    expect(net.model(), kept={"bn": "BNF010"})
+    expect(net.model(), kept={"bn": "BNF010"}, merge=False)
+    assert ops(expect(net.model(), folded={"bn"}).model) == ["Conv"]
 
 
 def test_two_bns_read_one_conv() -> None:
