@@ -15,7 +15,7 @@ from bnfold.verification.judge import Place, failure, is_float, judge, judge_bou
 from bnfold.verification.real import RealEvidence, Reals
 from bnfold.verification.sensitivity import outputs_behind_jumps
 from bnfold.verification.sessions import Failure, Level, Ran, Run, run_model
-from bnfold.verification.truth import BudgetSpentError
+from bnfold.verification.truth import BudgetSpentError, TruthUnavailableError
 from bnfold.verification.watch import Watch
 
 if TYPE_CHECKING:
@@ -78,7 +78,22 @@ def judged_by_truth(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
             break
         evidence += found
         truths.append(truth)
-    return evidence + Evidence(findings=_unmoved(truths))
+    evidence += Evidence(findings=_unmoved(truths))
+    if any(row.outcome == "fail" for row in evidence.rows):
+        return evidence
+    return evidence + _inside(case, everything, feeds[0])
+
+
+def _inside(case: Case, everything: Reals, feed: Feed) -> Evidence:
+    """What tensors inside the models say where the outputs agree."""
+    reals = everything.watched(Watch("comparing layer by layer", case.say, case.deadline))
+    try:
+        return Evidence(reals.layers(feed))
+    except BudgetSpentError:
+        why = f"the time budget of {case.budget:g} s was spent"
+    except TruthUnavailableError as error:
+        why = str(error)
+    return Evidence(findings=(f"the models were not compared layer by layer: {why}",))
 
 
 def _judged_feed(

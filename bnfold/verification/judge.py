@@ -69,6 +69,7 @@ BOUND_RULE = (
     f"rms <= {RMS_ALLOWANCE:g} x effect of half-ulp weights + {RMS_ULP:g} eps x signal; "
     f"max <= {MAX_ALLOWANCE:g} x effect + {MAX_ULP:g} eps x largest"
 )
+LAYER_RULE = "rms of each channel <= {:g} x effect of half-ulp weights since the last tensors that agree"
 EXACT = "exactly the original's values"
 
 
@@ -221,6 +222,29 @@ def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> 
 def failure(place: Place, note: str, rule: str = "both models run") -> OutputEvidence:
     """Evidence of a difference that has no numbers."""
     return _evidence(place, outcome="fail", rule=rule, note=note)
+
+
+def unlike(place: Place, signal: float, error: float, effect: float, factor: float) -> OutputEvidence:
+    """Evidence of a tensor inside the model that no rounding of the weights of its layer explains (`layers`).
+
+    Args:
+        place: the tensor.
+        signal: RMS of its worst channel.
+        error: RMS of the difference there.
+        effect: what half-ulp changes of the weights do there.
+        factor: how many times that is allowed.
+    """
+    row = _evidence(
+        place,
+        outcome="fail",
+        rule=LAYER_RULE.format(factor),
+        note="with the operands of the original; the outputs do not show it beyond rounding",
+        signal=Error(signal, signal),
+        own=Error(effect, effect),
+        error=Error(error, error),
+        limit=Error(factor * effect, factor * effect),
+    )
+    return replace(row, original_max=None, folded_max=None, limit_max=None)
 
 
 def judge_exact(place: Place, original: Array, folded: Array) -> OutputEvidence:

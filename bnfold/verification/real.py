@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from onnx import helper
 
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
+from bnfold.verification.layers import Evaluations, drawn, shared, wrong_layers
 from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer, stored_counts
 from bnfold.verification.truth import NoHooks, Truth
 from bnfold.verification.watch import Watched
@@ -78,6 +79,9 @@ class Reals:
         self._folded = Truth(folded, folders[1])
         self._epsilon = weight_epsilon(original)
         self._counts = stored_counts(original.graph)
+        self._graph = original.graph
+        inside = {name for function in original.functions for node in function.node for name in node.output}
+        self._shared = shared(original.graph, folded.graph, inside)
         self._watch: Watch | None = None
 
     def watched(self, watch: Watch) -> Reals:
@@ -100,6 +104,11 @@ class Reals:
         """The original's outputs in float64."""
         self._expect(1)
         return self._run(self._original, feed, NoHooks())
+
+    def folded(self, feed: Feed) -> dict[str, Any]:
+        """The folded model's outputs in float64, by its own decisions."""
+        self._expect(0, 1)
+        return self._run(self._folded, feed, NoHooks())
 
     def evidence(self, feed: Feed) -> RealEvidence:
         """Evaluate the original, the folded model, and the original with its weights moved.
@@ -126,6 +135,33 @@ class Reals:
             if label not in worst or worst[label].outcome == "pass":
                 worst[label] = row
         return RealEvidence(truth, (*rows, *worst.values()), {**effects.flips, **hooks.flipped})
+
+    def layers(self, feed: Feed) -> tuple[OutputEvidence, ...]:
+        """Tensors inside the folded model that show a wrong layer; none where each is as it should be.
+
+        Raises:
+            TruthUnavailableError: an operator cannot be evaluated.
+        """
+        self._expect(4, 2)
+
+        def fed(seed: int | None) -> Feed:
+            if seed is None:
+                return feed
+            other = {
+                name: drawn(value, name, seed) if is_float(value) else value
+                for name, value in feed.values.items()
+            }
+            return replace(feed, values=other)
+
+        pair = Evaluations(
+            lambda hooks, seed: self._run(self._original, fed(seed), hooks),
+            lambda hooks, seed: self._run(self._folded, fed(seed), hooks),
+            self._graph,
+            self._shared,
+            self._epsilon,
+            self._counts,
+        )
+        return wrong_layers(pair, feed.name)
 
     def runtime_allowances(self, feed: Feed) -> Mapping[str, Error]:
         """How far each output of the original moves when weights and results move by half an ulp.
