@@ -48,6 +48,10 @@ class Draft:
         self.replaced: dict[Value, None] = {}
         self._constants = Constants(view, frozen=frozen)
         self._like: dict[Value, Value] = {}
+        # A tensor may have thousands of readers, each of which asks for all of them. Changes forget the answers.
+        self._readers: dict[Value, list[Use]] = {}
+        self._bound_edges: dict[Value, Reason | None] = {}
+        self._namesakes: dict[str, int] = {}
         # An attribute holds float32; a second fold must not start from what the first one rounded.
         self._exact_attributes: dict[tuple[Node, str], float] = {}
 
@@ -94,7 +98,11 @@ class Draft:
 
     def readers(self, value: Value) -> list[Use]:
         """Who reads the values of the tensor now; Shape and the like read only what no fold changes."""
-        return [u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())]
+        if value not in self._readers:
+            self._readers[value] = [
+                u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())
+            ]
+        return self._readers[value]
 
     def float_attribute(self, node: Node, name: str, default: float) -> float:
         """A float attribute, unrounded where a fold has set it."""
@@ -103,6 +111,11 @@ class Draft:
 
     def free_edge(self, value: Value) -> Reason | None:
         """Why the tensor cannot change its values for the sake of its one consumer; None when it can."""
+        if value not in self._bound_edges:
+            self._bound_edges[value] = self._bound_edge(value)
+        return self._bound_edges[value]
+
+    def _bound_edge(self, value: Value) -> Reason | None:
         if value.is_output:
             return Reason(
                 Code.GRAPH_OUTPUT,
@@ -155,6 +168,8 @@ class Draft:
 
     def apply(self, change: Change) -> None:
         """Carry out one change."""
+        self._readers.clear()
+        self._bound_edges.clear()
         match change:
             case SetWeight(node, position, weight):
                 self._set(node, position, weight)
@@ -176,10 +191,11 @@ class Draft:
     def unique(self, base: str) -> str:
         """A name nobody in the model has yet; it is taken from now on."""
         names = self.view.names
-        name, count = base, 1
+        name, count = base, self._namesakes.get(base, 1)
         while name in names:
             count += 1
             name = f"{base}_{count}"
+        self._namesakes[base] = count
         names.add(name)
         return name
 

@@ -48,6 +48,7 @@ class _Emitter:
         self.edits = {graph: _Edits() for graph in self.view.graphs}
         self.names: dict[Node, dict[int, str]] = {}
         self.written: list[tuple[str, Stored]] = []
+        self.reader_counts: dict[Value, int] = {}
         self.lists_inputs = self.view.model.proto.ir_version < _INPUTS_OPTIONAL_SINCE_IR
 
     def run(self) -> tuple[ModelEdits, tuple[tuple[str, Stored], ...]]:
@@ -109,15 +110,21 @@ class _Emitter:
 
     def _takes_over(self, home: Value, weight: Stored, slots: list[tuple[Node, int]]) -> bool:
         """Whether nobody else reads the old tensor and the new one fits its declaration."""
-        readers = {(u.node, u.position) for u in home.uses if u.node not in self.draft.removed}
         tensor = home.initializer
+        # Every slot is a reader: as many are all of them.
         return (
-            readers == set(slots)
+            self._count_readers(home) == len(slots)
             and not home.is_output
             and isinstance(tensor, TensorProto)
             and tuple(tensor.dims) == weight.dims
             and tensor.data_type == helper.np_dtype_to_tensor_dtype(weight.dtype)
         )
+
+    def _count_readers(self, home: Value) -> int:
+        if home not in self.reader_counts:
+            removed = self.draft.removed
+            self.reader_counts[home] = len({(u.node, u.position) for u in home.uses if u.node not in removed})
+        return self.reader_counts[home]
 
     def _write(
         self, graph: Graph, name: str, weight: Stored, slots: list[tuple[Node, int]], *, replaces: bool
@@ -150,12 +157,13 @@ class _Emitter:
     def _dead_nodes(self) -> dict[Node, None]:
         """Nodes and initializers whose last reader the folds took away."""
         dead: dict[Node, None] = {}
-        suspects = [v for node in self.draft.removed for v in node.inputs if v is not None]
-        suspects += [
+        read = [v for node in self.draft.removed for v in node.inputs if v is not None]
+        read += [
             value
             for node, position in self.draft.weights
             if position < len(node.inputs) and (value := node.inputs[position]) is not None
         ]
+        suspects = list(dict.fromkeys(read))
         while suspects:
             value = suspects.pop()
             if (

@@ -301,10 +301,10 @@ class _Upstream:
         if reason is None or value.is_output:
             return reason
         uses = self.draft.readers(value)
-        others = [use for use in uses if use.node is not consumer or use.position != position]
-        if len(uses) <= _MOST_READERS and all(self._overlooks(use, affine) for use in others):
-            return None
-        return reason
+        if len(uses) > _MOST_READERS:
+            return reason
+        others = (use for use in uses if use.node is not consumer or use.position != position)
+        return None if all(self._overlooks(use, affine) for use in others) else reason
 
     def _overlooks(self, use: Use, affine: Affine) -> bool:
         """Whether a reader selects nothing that the map changes."""
