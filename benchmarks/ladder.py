@@ -10,13 +10,20 @@ Every stage of `bnfold inspect` is timed in this process, on one core, beside co
     adds        Add(Identity(y), Identity(y)), again and again, one normalization behind: 2**depth ways
     concats     the same with Concat and Slice
     dense       every Conv reads the Concat of all before it, a normalization between
+    joined      the same with the normalization behind each Conv: each goes into all Conv that follow
+    shuffles    Conv and a normalization, then a channel shuffle spelled out; one more normalization behind
+    fan         one tensor, read by many normalizations with nothing to take them
+    tied        Conv, BatchNormalization, Relu with the same weight in all layers
+    calls       BatchNormalization in a local function, its Conv outside: all calls are inlined
 
-Linear means that the time for twice the nodes is twice as long; the table says how long it was.
+Linear means that the time for twice the nodes is twice as long; the table says how long it was. In `joined` the
+number of pairs of a normalization and a Conv that it goes into, and so the work, grows with the square.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import sys
@@ -50,6 +57,7 @@ class _Model:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self.functions: list[onnx.FunctionProto] = []
         self.random = np.random.default_rng(0)
 
     def weight(self, array: np.ndarray) -> str:
@@ -85,7 +93,9 @@ class _Model:
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
             self.weights,
         )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+        opsets = [helper.make_opsetid("", 17)] + [helper.make_opsetid("local", 1)] * bool(self.functions)
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=self.functions)
+        onnx.save(model, path)
 
 
 def chain(model: _Model, nodes: int) -> str:
@@ -130,12 +140,69 @@ def dense(model: _Model, nodes: int) -> str:
     return y
 
 
+def joined(model: _Model, nodes: int) -> str:
+    """A growing Concat of normalizations."""
+    y, channels = model.conv("x"), CHANNELS
+    for _ in range(nodes // 4):
+        new = model.norm(model.node("Relu", model.conv(y, channels)))
+        y, channels = model.node("Concat", y, new, axis=1), channels + CHANNELS
+    return model.conv(y, channels)
+
+
+def shuffles(model: _Model, nodes: int) -> str:
+    """Channels change places."""
+    y = "x"
+    apart, together = model.indices(1, 2, 2, 4, 4), model.indices(1, CHANNELS, 4, 4)
+    for _ in range(nodes // 6):
+        y = model.node("Reshape", model.norm(model.conv(y)), apart)
+        y = model.node("Transpose", y)
+        model.nodes[-1].attribute.append(helper.make_attribute("perm", [0, 2, 1, 3, 4]))
+        y = model.node("Relu", model.node("Reshape", y, together))
+    return model.norm(y)
+
+
+def fan(model: _Model, nodes: int) -> str:
+    """Many readers."""
+    y = model.node("Relu", model.conv("x"))
+    return model.node("Sum", *(model.node("Relu", model.norm(y)) for _ in range(nodes // 2)))
+
+
+def tied(model: _Model, nodes: int) -> str:
+    """One weight for all layers."""
+    y, weight = "x", model.weight(model.random.normal(size=(CHANNELS, CHANNELS, 1, 1)).astype(np.float32))
+    for _ in range(nodes // 3):
+        y = model.node("Relu", model.norm(model.node("Conv", y, weight)))
+    return y
+
+
+def calls(model: _Model, nodes: int) -> str:
+    """A normalization that a call separates from its weights."""
+    names = ["x", "scale", "bias", "mean", "var"]
+    body = [
+        helper.make_node("BatchNormalization", names, ["n"], "norm"),
+        helper.make_node("Relu", ["n"], ["y"], "relu"),
+    ]
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("local", "NormRelu", names, ["y"], body, opsets))
+    y = "x"
+    for _ in range(nodes // 3):
+        drawn = model.random.uniform(0.5, 1.5, (4, CHANNELS)).astype(np.float32)
+        y = model.node("NormRelu", model.conv(y), *(model.weight(vector) for vector in drawn))
+        model.nodes[-1].domain = "local"
+    return y
+
+
 LADDERS: dict[Callable[[_Model, int], str], tuple[int, ...]] = {
     chain: (2_500, 5_000, 10_000, 20_000),
     residual: (2_500, 5_000, 10_000, 20_000),
     adds: (500, 1_000, 2_000, 4_000),
     concats: (500, 1_000, 2_000, 4_000),
     dense: (200, 400, 800),
+    joined: (120, 240, 480),
+    shuffles: (2_500, 5_000, 10_000, 20_000),
+    fan: (2_500, 5_000, 10_000, 20_000),
+    tied: (2_500, 5_000, 10_000, 20_000),
+    calls: (2_500, 5_000, 10_000, 20_000),
 }
 
 
@@ -193,7 +260,8 @@ def main() -> None:
         "",
         f"`{' '.join(['python', 'benchmarks/ladder.py', *sys.argv[1:]])}`",
         "",
-        f"bnfold {__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {_processor()}",
+        f"bnfold {__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {_processor()}; "
+        f"load average {os.getloadavg()[0]:.1f} at the start",
         "",
         f"Processor time in milliseconds, best of {arguments.rounds} rounds.",
         "",

@@ -1,15 +1,19 @@
 """How much faster a quantized network is once its normalizations are folded into the integer weights.
 
-    python benchmarks/qdq.py [--layers 8] [--channels 32] [--size 56] [--rounds 200]
+    python benchmarks/qdq.py [--layers 8] [--channels 32] [--size 56] [--rounds 200] [--results FILE]
 
 Conv, BatchNormalization, Relu, over and over, quantized to 8 bits by onnxruntime's own quantizer in the QDQ
 format, with quantizers in front of each Conv. Both models run in onnxruntime with all its optimizations, on
 one thread, in turns; the ratio is the median of the quotients within each round, with a bootstrap interval.
+The original takes turns with itself, too: how far that ratio is from 1 shows what the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -111,33 +115,73 @@ def seconds(made: ort.InferenceSession, image: NDArray[np.float32]) -> float:
     return time.perf_counter() - started
 
 
+def processor() -> str:
+    """Its name, where the system tells."""
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def load() -> str:
+    """How busy the machine was, without which no time means anything."""
+    return f"load average {os.getloadavg()[0]:.1f} at the start"
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and keep the report where it is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("layers", 8), ("channels", 32), ("size", 56), ("rounds", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--results", type=Path, help="also write the report to this file")
     asked = parser.parse_args()
+    busy = load()
     rng = np.random.default_rng(1)
     image = rng.normal(size=(1, asked.channels, asked.size, asked.size)).astype(np.float32)
     original = quantized(network(asked.layers, asked.channels, asked.size), image)
     result = bnfold.optimize(original)
-    print(f"{len(result.folds)} of {asked.layers} folded; {result.verdict.summary if result.verdict else ''}")
-    sessions = [session(model) for model in (original, result.model)]
-    for name, (_, operators) in zip(("original", "folded"), sessions, strict=True):
-        print(f"{name:9} {dict(operators)}")
+    sessions = {
+        name: session(model)
+        for name, model in (("original", original), ("original again", original), ("folded", result.model))
+    }
     for _ in range(_WARM_UP):
-        for made, _ in sessions:
+        for made, _ in sessions.values():
             seconds(made, image)
-    times = np.zeros((asked.rounds, 2))
+    times = {name: np.zeros(asked.rounds) for name in sessions}
     for turn in range(asked.rounds):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            times[turn, which] = seconds(sessions[which][0], image)
-    ratios = times[:, 0] / times[:, 1]
-    drawn = np.median(rng.choice(ratios, (_RESAMPLES, asked.rounds)), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    before, after = np.median(times, axis=0) * 1e3
-    print(f"original {before:.2f} ms, folded {after:.2f} ms: {np.median(ratios):.2f} times as fast")
-    print(f"95 % interval of the ratio: {low:.2f} to {high:.2f}; onnxruntime {ort.__version__}")
+        for name in list(sessions)[:: -1 if turn % 2 else 1]:
+            times[name][turn] = seconds(sessions[name][0], image)
+    lines = [
+        "# A quantized network, its normalizations kept and folded",
+        "",
+        f"bnfold {bnfold.__version__}, onnxruntime {ort.__version__}, Python {platform.python_version()}, "
+        f"{processor()}; {busy}.",
+        "",
+        f"`{' '.join(['python', 'benchmarks/qdq.py', *sys.argv[1:]])}`",
+        "",
+        f"{asked.layers} layers of Conv, BatchNormalization and Relu with {asked.channels} channels of "
+        f"{asked.size}x{asked.size}, quantized to 8 bits. {len(result.folds)} of {asked.layers} folded; "
+        f"{result.verdict.summary if result.verdict else 'not verified'}.",
+        "",
+        f"Median of {asked.rounds} rounds, one thread, all of onnxruntime's optimizations. How many times as fast "
+        "as the original: median of the quotients within a round, with a bootstrap interval of 95 %.",
+        "",
+        "| model | operators that onnxruntime runs | time, ms | times as fast |",
+        "|---|---|---:|---|",
+    ]
+    for name, (_, operators) in sessions.items():
+        ratios = times["original"] / times[name]
+        drawn = np.median(rng.choice(ratios, (_RESAMPLES, asked.rounds)), axis=1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        said = "" if name == "original" else f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
+        counts = ", ".join(f"{count} {op}" for op, count in operators.items())
+        lines.append(f"| {name} | {counts} | {np.median(times[name]) * 1e3:.2f} | {said} |")
+    report = "\n".join(lines) + "\n"
+    print(report, end="")
+    if asked.results:
+        asked.results.write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

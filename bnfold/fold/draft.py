@@ -48,7 +48,7 @@ class Draft:
         self.replaced: dict[Value, None] = {}
         self._constants = Constants(view, frozen=frozen)
         self._like: dict[Value, Value] = {}
-        # A tensor may have thousands of readers, each of which asks for all of them. Changes forget the answers.
+        # A tensor may have thousands of readers, each of which asks for all; a change clears the answers.
         self._readers: dict[Value, list[Use]] = {}
         self._bound_edges: dict[Value, Reason | None] = {}
         self._namesakes: dict[str, int] = {}
