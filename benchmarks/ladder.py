@@ -11,13 +11,13 @@ Every stage of `bnfold inspect` is timed in this process, on one core, beside co
     concats     the same with Concat and Slice
     dense       every Conv reads the Concat of all before it, a normalization between
     joined      the same with the normalization behind each Conv: each goes into all Conv that follow
-    shuffles    Conv and a normalization, then a channel shuffle spelled out; one more normalization behind
+    shuffles    Conv, a normalization, a channel shuffle spelled out; one more normalization behind
     fan         one tensor, read by many normalizations with nothing to take them
     tied        Conv, BatchNormalization, Relu with the same weight in all layers
     calls       BatchNormalization in a local function, its Conv outside: all calls are inlined
 
-Linear means that the time for twice the nodes is twice as long; the table says how long it was. In `joined` the
-number of pairs of a normalization and a Conv that it goes into, and so the work, grows with the square.
+Linear means that the time for twice the nodes is twice as long; the table says how long it was. In `joined`
+the pairs of a normalization and a Conv that it goes into, and so the work, grow with the square.
 """
 
 from __future__ import annotations
@@ -255,13 +255,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many counts")
     parser.add_argument("--results", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
+    versions = f"bnfold {__version__}, onnx {onnx.__version__}, Python {platform.python_version()}"
     lines = [
         "# Time to view and plan models of growing length",
         "",
         f"`{' '.join(['python', 'benchmarks/ladder.py', *sys.argv[1:]])}`",
         "",
-        f"bnfold {__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {_processor()}; "
-        f"load average {os.getloadavg()[0]:.1f} at the start",
+        f"{versions}, {_processor()}; load average {os.getloadavg()[0]:.1f} at the start",
         "",
         f"Processor time in milliseconds, best of {arguments.rounds} rounds.",
         "",

@@ -153,24 +153,20 @@ def main() -> None:
     for turn in range(asked.rounds):
         for name in list(sessions)[:: -1 if turn % 2 else 1]:
             times[name][turn] = seconds(sessions[name][0], image)
-    lines = [
-        "# A quantized network, its normalizations kept and folded",
-        "",
-        f"bnfold {bnfold.__version__}, onnxruntime {ort.__version__}, Python {platform.python_version()}, "
-        f"{processor()}; {busy}.",
-        "",
-        f"`{' '.join(['python', 'benchmarks/qdq.py', *sys.argv[1:]])}`",
-        "",
-        f"{asked.layers} layers of Conv, BatchNormalization and Relu with {asked.channels} channels of "
-        f"{asked.size}x{asked.size}, quantized to 8 bits. {len(result.folds)} of {asked.layers} folded; "
-        f"{result.verdict.summary if result.verdict else 'not verified'}.",
-        "",
-        f"Median of {asked.rounds} rounds, one thread, all of onnxruntime's optimizations. How many times as fast "
-        "as the original: median of the quotients within a round, with a bootstrap interval of 95 %.",
-        "",
-        "| model | operators that onnxruntime runs | time, ms | times as fast |",
-        "|---|---|---:|---|",
-    ]
+    versions = (
+        f"bnfold {bnfold.__version__}, onnxruntime {ort.__version__}, Python {platform.python_version()}"
+    )
+    kind = f"{asked.layers} layers of Conv, BatchNormalization and Relu, {asked.channels} channels of "
+    kind += f"{asked.size}x{asked.size}, quantized to 8 bits. {len(result.folds)} of {asked.layers} folded; "
+    kind += f"{result.verdict.summary if result.verdict else 'not verified'}."
+    how = (
+        f"Median of {asked.rounds} rounds, one thread, all of onnxruntime's optimizations. How many times as "
+    )
+    how += "fast as the original: median of the quotients within a round, with a bootstrap interval of 95 %."
+    command = " ".join(["python", "benchmarks/qdq.py", *sys.argv[1:]])
+    lines = ["# A quantized network, its normalizations kept and folded", "", f"`{command}`", ""]
+    lines += [f"{versions}, {processor()}; {busy}.", "", kind, "", how, ""]
+    lines += ["| model | operators that onnxruntime runs | time, ms | times as fast |", "|---|---|---:|---|"]
     for name, (_, operators) in sessions.items():
         ratios = times["original"] / times[name]
         drawn = np.median(rng.choice(ratios, (_RESAMPLES, asked.rounds)), axis=1)
