@@ -188,7 +188,7 @@ def finding(comparison: Comparison) -> str:
     if speedup is None:
         return f"too few: {blocks}, which bear no interval"
     interval = f"95 % interval {speedup.low:.3f} to {speedup.high:.3f}, {blocks}"
-    return f"{comparison.finding}: time of A / time of B is {speedup.value:.3f}, {interval}"
+    return f"{comparison.finding}: time of A / time of B {speedup.value:.3f}, {interval}"
 
 
 def work(timing: Timing) -> str:
