@@ -195,11 +195,10 @@ def _resize(graph: GraphProto, sizes: Mapping[str, tuple[int, ...]]) -> None:
             del info.type.tensor_type.shape.dim[:]
             for size in sizes[info.name]:
                 info.type.tensor_type.shape.dim.add(dim_value=size)
-    if sizes:
-        # Inference takes a declared size of an output for the truth.
-        for info in graph.output:
-            if info.type.HasField("tensor_type"):
-                info.type.tensor_type.ClearField("shape")
+    # Inference takes a declared size of an output for the truth.
+    for info in graph.output:
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
 
 
 def _run(model: ModelProto) -> ModelProto:

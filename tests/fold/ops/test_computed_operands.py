@@ -9,6 +9,8 @@ from support.build import FLOAT, Net
 from support.claims import expect
 from support.ways import BOTH, linear
 
+import bnfold
+
 INT64 = 7
 SIZE = (2, 6, 4, 5)
 directions = pytest.mark.parametrize("direction", BOTH)
@@ -233,6 +235,46 @@ def test_a_size_by_which_the_model_was_declared_wrongly() -> None:
         kept={"bn": "BNF023"},
         feeds=feeds_of(net, to=[4, 4, 3, 2]),
     )
+
+
+def test_an_output_that_was_declared_wrongly() -> None:
+    """Nor does what it says of its outputs: here half of six channels, where the caller asks for four."""
+    net = Net()
+    x = net.input("x", 2, 3, 4, 4)
+    shaped = net.node("Reshape", x, given(net, "to", 4))
+    y = linear(net, x, 3, 6, 4, name="layer")
+    start = half(net, shaped)
+    net.output(shaped, shape=[4, 6, 2, 2])
+    net.output(
+        net.bn(net.node("Slice", y, start, net.ints(99), net.ints(1)), 3, name="bn"), shape=(None,) * 4
+    )
+    # the declared six make it 3, 4 and 5; the four that there are would make it 2, 3, 4 and 5
+    model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = bnfold.optimize(model, verify=False)
+    assert [str(kept.code) for kept in result.kept] == ["BNF023"]
+
+
+def test_a_body_that_hides_a_size_of_the_graph_around_it() -> None:
+    """Of two integers with one name the inner one counts; of those that are not hidden the outer one."""
+    net = Net()
+    x = net.input("x", 2, 3, 4, 4)
+    y = linear(net, x, 3, 6, 4, name="layer")
+    net.node("Add", half(net, y), net.ints(1), out="size")
+    net.output(net.node("Cast", "size", to=INT64), elem=INT64, shape=[1])
+    net.input("condition", elem=9)
+    bodies = {}
+    for which, end in (("then", "size"), ("else", "own")):
+        inner = Net(prefix=which)
+        z = inner.node("Conv", "x", inner.init(inner.draw(6, 3, 1, 1)), name=f"{which}_layer")
+        if end == "own":
+            inner.node("Sub", inner.ints(5), inner.ints(1), out="own")
+        z = inner.node("Slice", z, inner.ints(0), end, inner.ints(1))
+        inner.output(inner.bn(z, 4, name=f"{which}_bn"), shape=[2, 4, 4, 4])
+        bodies[f"{which}_branch"] = inner.graph(which)
+    net.output(net.node("If", "condition", **bodies), shape=[2, 4, 4, 4])
+    for condition in (True, False):
+        feeds = feeds_of(net) | {"condition": np.array(condition)}
+        expect(net.model(), folded={"then_bn", "else_bn"}, feeds=feeds)
 
 
 # --- operands that the caller may replace -----------------------------------------------------------------
