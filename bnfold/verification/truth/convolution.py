@@ -6,6 +6,7 @@ memory stays bounded whatever the image size.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # 4 Mi float64 = 32 MiB for one piece of unrolled windows: far beyond what BLAS needs to be efficient, and
 # small beside the activations themselves.
 PIECE = 4 * 2**20
+_VOLUME, _ROWS = 3, 16
 
 
 def conv(call: Call) -> tuple[Array]:
@@ -27,10 +29,20 @@ def conv(call: Call) -> tuple[Array]:
     group = call.integer("group", 1)
     window = geometry(call, x.shape[2:], w.shape[2:])
     padded = window.pad(x, 0.0)
-    y = _depthwise(padded, w, window) if w.shape[1] == 1 and group > 1 else _dense(padded, w, window, group)
+    if w.shape[1] == 1 and group > 1:
+        y = _depthwise(padded, w, window)
+    elif len(window.out) >= _VOLUME and set(window.strides) == {1} and _worth(w):
+        y = _dense_volume(padded, w, window, group)
+    else:
+        y = _dense(padded, w, window, group)
     if b is not None:
         y += b.reshape(-1, *(1,) * (x.ndim - 2))
     return (y,)
+
+
+def _worth(w: Array) -> bool:
+    """Whether the matrices of `_dense_volume` are large enough for BLAS, and the copies it saves are many."""
+    return w.shape[1] * w.shape[-1] >= _ROWS and math.prod(w.shape[2:-1]) > 1
 
 
 def _depthwise(padded: Array, w: Array, window: Geometry) -> Array:
@@ -73,6 +85,55 @@ def _dense(padded: Array, w: Array, window: Geometry, group: int) -> Array:
                     unrolled[:, position] = window.view(source, tap)[:, start:stop]
                 product = weights[index] @ unrolled.reshape(in_channels * kernel, -1)
                 target[:, start:stop] = product.reshape(out_channels, stop - start, *window.out[1:])
+    return y
+
+
+def _dense_volume(padded: Array, w: Array, window: Geometry, group: int) -> Array:
+    """A convolution of a volume, without strides: windows are unrolled along the last axis alone.
+
+    A tap at another place along the other axes is then the same matrix, beginning further on: its products
+    are added up. A 3x3x3 kernel copies every value 3 times instead of 27. The rows of padding between two
+    planes give values that nobody asked for, and that are left out at the end.
+    """
+    batch, out_channels, in_channels = padded.shape[0], w.shape[0] // group, w.shape[1]
+    width, last = window.out[-1], window.kernel[-1]
+    weights = w.reshape(group, out_channels, in_channels, -1, last)
+    y = np.empty((batch, group * out_channels, *window.out))
+    if y.size == 0:
+        return y
+    reach = (window.kernel[0] - 1) * window.dilations[0]
+    lines = padded.shape[2:-1]
+    # How far on, in the flattened matrix, each axis but the last one steps.
+    steps = [width * math.prod(lines[axis + 1 :]) for axis in range(len(lines))]
+    lead = list(itertools.product(*(range(size) for size in window.kernel[:-1])))
+    shifts = [
+        sum(at * dilation * step for at, dilation, step in zip(tap, window.dilations, steps, strict=False))
+        for tap in lead
+    ]
+    rows = max(1, PIECE // max(1, in_channels * last * steps[0]) - reach)
+    inside = tuple(slice(count) for count in window.out[1:-1])
+    for image, index in itertools.product(range(batch), range(group)):
+        source = padded[image, index * in_channels : (index + 1) * in_channels]
+        target = y[image, index * out_channels : (index + 1) * out_channels]
+        taps = [
+            np.ascontiguousarray(weights[index, :, :, at]).reshape(out_channels, -1)
+            for at in range(len(lead))
+        ]
+        for start in range(0, window.out[0], rows):
+            stop = min(start + rows, window.out[0])
+            planes = source[:, start : stop + reach]
+            unrolled = np.empty((in_channels, last, *planes.shape[1:-1], width))
+            for at in range(last):
+                begin = at * window.dilations[-1]
+                unrolled[:, at] = planes[..., begin : begin + width]
+            columns = unrolled.reshape(in_channels * last, -1)
+            total = np.zeros((out_channels, (stop - start) * steps[0]))
+            # What lies behind the last window of the last plane would be read beyond the end.
+            length = min(total.shape[1], columns.shape[1] - max(shifts))
+            for tap, shift in zip(taps, shifts, strict=True):
+                total[:, :length] += tap @ columns[:, shift : shift + length]
+            grid = total.reshape(out_channels, stop - start, *lines[1:], width)
+            target[:, start:stop] = grid[(slice(None), slice(None), *inside)]
     return y
 
 

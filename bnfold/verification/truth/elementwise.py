@@ -159,6 +159,14 @@ def sigmoid(call: Call) -> tuple[Array]:
     return (np.where(x >= 0, 1.0, small) / (1.0 + small),)
 
 
+def gather_elements(call: Call) -> tuple[Array]:
+    """GatherElements-13; the indices may cover a part of the other axes only."""
+    x, indices = call.tensor(0), call.tensor(1)
+    axis = call.integer("axis", 0) % x.ndim
+    part = tuple(slice(None) if at == axis else slice(size) for at, size in enumerate(indices.shape))
+    return (np.take_along_axis(x[part], indices.astype(np.int64), axis),)
+
+
 def erf(call: Call) -> tuple[Array]:
     """Erf in float64; the standard library has it for scalars."""
     x = call.tensor(0)

@@ -40,6 +40,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "Div": elementwise.arithmetic(elementwise.divide),
         "Dropout": elementwise.dropout,
         "Erf": elementwise.erf,
+        "GatherElements": elementwise.gather_elements,
         "Gemm": linear.gemm,
         "GlobalAveragePool": pooling.global_average_pool,
         "GlobalMaxPool": pooling.global_max_pool,
