@@ -70,7 +70,7 @@ GUARDS = (
     Guard("an integer without a mirror image", "fold/quantized.py", "if outside.any():", "if False:"),
     Guard("a channel that disappears keeps its scale", "fold/quantized.py", "np.where(factor == 0, 1.0, np.abs(factor))", "np.abs(factor)"),
     Guard("scales along one axis", "fold/quantized.py", "if len(axes) > 1:\n            where", "if False:\n            where"),
-    Guard("one scale before opset 13", "fold/quantized.py", "if self.node.opset < _PER_AXIS_SINCE:", "if False:"),
+    Guard("one scale before opset 13", "fold/quantized.py", "and self.node.opset < _PER_AXIS_SINCE:", "and False:"),
     Guard("all of a block are scaled alike", "fold/quantized.py", "if not np.array_equal(_repeated(", "if False and (_repeated("),
     Guard("a scale that shrinks", "fold/quantized.py", "if lost.size:", "if False:"),
     Guard("a scale that makes weights too large", "fold/quantized.py", "if scale.max() * self._farthest() > largest:", "if False:"),
@@ -119,7 +119,7 @@ GUARDS = (
     Guard("products of a matrix and of a transposed one", "fold/matrix.py", "alike = (one.weight.shape, one.feature, one.turned) == (other.weight.shape, other.feature, other.turned)", "alike = one.weight.shape == other.weight.shape"),
     Guard("a channel that is read twice", "fold/ops/select.py", "own is not None and not whole.take(axis, chosen).equals(affine)", "False"),
     # Writing
-    Guard("a shared weight that others still read", "fold/emit.py", "readers == set(slots)", "True"),
+    Guard("a shared weight that others still read", "fold/emit.py", "self._count_readers(home) == len(slots)", "True"),
     Guard("a weight that is a graph output", "fold/emit.py", "and not home.is_output", ""),
     Guard("a weight whose shape changes", "fold/emit.py", "and tuple(tensor.dims) == weight.dims", ""),
     Guard("IR 3 lists initializers as inputs", "fold/emit.py", "if self.lists_inputs:", "if False:"),
