@@ -26,7 +26,7 @@ class Error:
         if largest == 0.0 or not np.isfinite(largest):
             return Error(largest, largest)
         # Squares of float64 overflow from 1e154 on.
-        return Error(float(np.sqrt(np.mean(np.square(difference / largest)))) * largest, largest)
+        return Error(float(np.sqrt(np.mean(np.square(np.abs(difference) / largest)))) * largest, largest)
 
     def beyond(self, other: Error) -> Error:
         """The larger of two, each part by itself."""

@@ -21,6 +21,8 @@ from bnfold.verification.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    import onnx
+
     from bnfold.verification.feeds import Array, Feed
     from bnfold.verification.sessions import Outcome
     from bnfold.verification.verdict import Outcome as Judgement
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 _MOVED_ORIGINAL = "onnxruntime's optimizer moves the original itself"
 # Outputs that differ by less than this, relative to their size, do not answer to their inputs.
 UNMOVED = 1e-6
+# Operators that hide their operand where it is large, and how near to 0, 1 or -1 their result is there.
+SATURATING = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
+ENDS, HALF = 1e-6, 0.5
 
 
 def failures(case: Case, first: Outcomes, second: Outcomes) -> Evidence:
@@ -78,7 +83,7 @@ def judged_by_truth(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
             break
         evidence += found
         truths.append(truth)
-    evidence += Evidence(findings=_unmoved(truths))
+    evidence += Evidence(findings=_unmoved(truths) + _saturated(case.original.proto.graph, truths))
     if any(row.outcome == "fail" for row in evidence.rows):
         return evidence
     return evidence + _inside(case, everything, feeds[0])
@@ -128,6 +133,23 @@ def _unmoved(truths: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         if np.isfinite(scale) and all(difference(value, other).rms <= UNMOVED * scale for other in others):
             findings.append(
                 f"output {name!r} is the same for every feed: these feeds do not exercise the model"
+            )
+    return tuple(findings)
+
+
+def _saturated(graph: onnx.GraphProto, truths: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Outputs at the ends of what their operator can give, for every feed: little of a fold shows there."""
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    findings = []
+    for name in truths[0]:
+        operator = producers.get(name, "")
+        values = [truth[name] for truth in truths if is_float(truth[name]) and truth[name].size]
+        if operator not in SATURATING or not values:
+            continue
+        if all(bool((np.abs(np.abs(value) - (np.abs(value) > HALF)) < ENDS).all()) for value in values):
+            findings.append(
+                f"output {name!r} is saturated for every feed ({operator} gives nothing but its extremes): it "
+                "says little of what is in front of it; feed real data (--input)"
             )
     return tuple(findings)
 

@@ -92,6 +92,11 @@ def is_float(array: Array) -> bool:
     return array.dtype.kind in "fc" or array.dtype.name.startswith(("bfloat", "float"))
 
 
+def parts(array: Array) -> Array:
+    """Complex numbers as pairs of reals, `[..., 2]`; any other array as it is."""
+    return np.stack([array.real, array.imag], axis=-1) if array.dtype.kind == "c" else array
+
+
 def judge(
     place: Place, reference: Array, original: Array, folded: Array, *, allowance: Error | None = None
 ) -> OutputEvidence:
@@ -115,6 +120,7 @@ def judge(
     if reference.shape != original.shape:
         note = f"truth has shape {list(reference.shape)}, onnxruntime's result {list(original.shape)}"
         return _evidence(place, outcome="ill-conditioned", rule="same shape", note=note)
+    reference, original, folded = (parts(array) for array in (reference, original, folded))
     info = ml_dtypes.finfo(original.dtype)  # type: ignore[no-untyped-call]  # untyped in ml_dtypes
     eps, tiny, largest = float(info.eps), float(info.smallest_normal), float(info.max)
     wide = [np.asarray(array, dtype=np.float64) for array in (reference, original, folded)]
@@ -160,6 +166,7 @@ def judge_real(place: Place, reference: Array, folded: Array, allowance: Error, 
     """
     if not is_float(reference):
         return judge_exact(place, reference, folded)
+    reference, folded = parts(reference), parts(folded)
     signal = Error.of(reference[np.isfinite(reference)])
     row = judge_moved(place, difference(reference, folded), signal, allowance, eps)
     return replace(row, folded=closeness(reference, folded, eps))
@@ -197,6 +204,7 @@ def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> 
     """
     if not is_float(original) or original.shape != folded.shape or original.dtype != folded.dtype:
         return judge_exact(place, original, folded)
+    original, folded = parts(original), parts(folded)
     # The original is its own reference: it has no error, and only the effect is left as a yardstick.
     row = judge(place, original.astype(np.float64), original, folded, allowance=effect)
     outcome = row.outcome

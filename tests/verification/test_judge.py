@@ -172,3 +172,11 @@ def test_errors_of_huge_values_do_not_overflow() -> None:
     error = difference(np.zeros(2), np.array([3e200, 4e200]))
     assert error.rms == pytest.approx(np.sqrt(12.5) * 1e200)
     assert error.max == 4e200
+
+
+def test_complex_results_are_judged_by_both_of_their_parts() -> None:
+    truth = np.linspace(1, 2, 8) + 1j
+    original, folded = truth.astype(np.complex64), truth.astype(np.complex64)
+    place = Place("y", "f", "disable_all")
+    assert judge(place, truth, original, folded).outcome == "pass"
+    assert judge(place, truth, original, folded + np.complex64(0.01j)).outcome == "fail"

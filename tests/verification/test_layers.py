@@ -123,3 +123,19 @@ def test_a_weight_behind_a_channel_that_no_feed_excites() -> None:
     verdict = bnfold.verify(model, changed(folded, "w1_folded", wrong))
     # No feed gets through that Relu, but another one could.
     assert any("shuffled" in row.feed for row in verdict.outputs), verdict.summary
+
+
+@pytest.mark.parametrize(("gain", "said"), [(1e6, True), (0.1, False)])
+def test_a_saturated_output_is_said_to_show_little(gain: float, said: bool) -> None:
+    nodes = (
+        helper.make_node("Flatten", ["y"], ["f"]),
+        helper.make_node("Mul", ["f", "gain"], ["g"]),
+        helper.make_node("Softmax", ["g"], ["p"]),
+    )
+    model = build(Net(layers=1, channels=4, size=3, relu=False), nodes, ("p", FLOAT))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(gain, dtype=np.float32), "gain"))
+    feeds = [
+        {"x": np.random.default_rng(seed).normal(size=(1, 3, 3, 3)).astype(np.float32)} for seed in (0, 1)
+    ]
+    verdict = bnfold.verify(model, fold(model), inputs=feeds)
+    assert any("'p' is saturated" in finding for finding in verdict.findings) == said

@@ -42,7 +42,7 @@ def conv(call: Call) -> tuple[Array]:
 
 def _worth(w: Array) -> bool:
     """Whether the matrices of `_dense_volume` are large enough for BLAS, and the copies it saves are many."""
-    return w.shape[1] * w.shape[-1] >= _ROWS and math.prod(w.shape[2:-1]) > 1
+    return int(w.shape[1] * w.shape[-1]) >= _ROWS and math.prod(w.shape[2:-1]) > 1
 
 
 def _depthwise(padded: Array, w: Array, window: Geometry) -> Array:

@@ -48,7 +48,7 @@ def test_a_volume_is_the_sum_over_its_taps(
         )
         part = wide[(slice(None), slice(None), *cut)]
         for g in range(group):
-            weights = w[3 * g : 3 * g + 3, :, *tap].astype(np.float64)
+            weights = w[3 * g : 3 * g + 3, :, tap[0], tap[1], tap[2]].astype(np.float64)
             expected[:, 3 * g : 3 * g + 3] += np.einsum(
                 "oc,ncdhw->nodhw", weights, part[:, 8 * g : 8 * g + 8]
             )
