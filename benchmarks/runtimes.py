@@ -110,12 +110,13 @@ def report(python: Path, models: Sequence[Path], runtimes: Sequence[str]) -> Ite
     yield ""
     yield (
         "The figures are the RMS error of the folded model divided by that of the original, in the same "
-        "runtime, both against a float64 evaluation of the original. A pair *agrees* where the error of the "
-        "folded model is within what bnfold's verification allows: a ratio of more than 2 only where changes of "
-        "half a unit in the last place move the original's own result as far. It *differs* otherwise. *Folded "
-        "alone*: the original does not run, or gives results that are far from the truth, and the folded model "
-        "gives right ones. *Original alone*: it runs, and the folded model does not. *Neither*: no right "
-        "results, where the network may be to blame: with random weights some multiply rounding errors."
+        "runtime, both against a float64 evaluation of the original. A pair *agrees* where the error of "
+        "the folded model is within what bnfold's verification allows: a ratio of more than 2 only where "
+        "changes of half a unit in the last place move the original's own result as far. It *differs* "
+        "otherwise. *Folded alone*: the original does not run, or gives results that are far from the "
+        "truth, and the folded model gives right ones. *Original alone*: it runs, and the folded model "
+        "does not. *Neither*: no right results, where the network may be to blame: with random weights "
+        "some multiply rounding errors."
     )
     yield ""
     yield from sums(outcomes, present)
