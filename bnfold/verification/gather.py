@@ -148,7 +148,7 @@ def _saturated(graph: onnx.GraphProto, truths: Sequence[Mapping[str, Any]]) -> t
             continue
         if all(bool((np.abs(np.abs(value) - (np.abs(value) > HALF)) < ENDS).all()) for value in values):
             findings.append(
-                f"output {name!r} is saturated for every feed ({operator} gives nothing but its extremes): it "
+                f"output {name!r} is saturated for every feed ({operator} gives nothing but extremes): it "
                 "says little of what is in front of it; feed real data (--input)"
             )
     return tuple(findings)
