@@ -13,6 +13,8 @@ from bnfold.errors import EnvironmentFault, UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from rich.console import RenderableType
+
     from bnfold.pipeline import Result
 
 _UNBROKEN = 10_000  # columns
@@ -79,7 +81,7 @@ def encoded(text: str) -> bytes:
     return (text.rstrip("\n") + "\n").encode("utf-8", "backslashreplace")
 
 
-def print_text(renderable: object) -> None:
+def print_text(renderable: RenderableType) -> None:
     """Print for a person; lines of a pipe or a log are not broken, so that they can be searched."""
     terminal = sys.stdout.isatty()
     width = None if terminal or os.environ.get("COLUMNS") else _UNBROKEN
@@ -88,13 +90,16 @@ def print_text(renderable: object) -> None:
     )
 
 
-def plain_text(renderable: object) -> str:
+def plain_text(renderable: RenderableType) -> str:
     """What a person reads, without colours, in lines that are not broken."""
     return _text(renderable, terminal=False, width=_UNBROKEN)
 
 
-def _text(renderable: object, *, terminal: bool, width: int | None) -> str:
+def _text(renderable: RenderableType, *, terminal: bool, width: int | None) -> str:
     from rich.console import Console  # noqa: PLC0415  # slow
+    from rich.segment import Segment, Segments  # noqa: PLC0415
+
+    from bnfold.report.wording import one_line  # noqa: PLC0415
 
     console = Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
@@ -105,8 +110,13 @@ def _text(renderable: object, *, terminal: bool, width: int | None) -> str:
         markup=False,  # names of nodes hold brackets and colons
         width=width,
     )
+    # The name of a node must not talk to the terminal.
+    harmless = (
+        Segment("\n".join(map(one_line, segment.text.split("\n"))), segment.style)
+        for segment in console.render(renderable)
+    )
     with console.capture() as captured:
-        console.print(renderable)
+        console.print(Segments(harmless), crop=False, end="")
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 

@@ -54,7 +54,12 @@ def _open_streams() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    message = " ".join(message.split())
+    if not message.isprintable():
+        from bnfold.report.wording import one_line  # noqa: PLC0415  # the name of a node may not talk to a terminal
+
+        message = one_line(message)
     # The exit code must be true even where nobody can be told why.
     with suppress(OSError):
-        print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  # the plainest way out
+        print(f"bnfold: {message}", file=sys.stderr)  # noqa: T201  # the plainest way out
     sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ class _After:
 
 def _data(node: Node, inputs: Iterable[_Each]) -> Iterator[_Each]:
     """The inputs that hold no weights."""
-    return (each for place, each in enumerate(inputs) if place == 0 or node.op not in _WEIGHTED)
+    return islice(inputs, 1) if node.op in _WEIGHTED else iter(inputs)
 
 
 def _outputs(graph: Graph) -> set[str]:

@@ -172,6 +172,23 @@ def test_a_terminal_gets_colours(folder: Path) -> None:
     assert "1 folded, 1 kept" in without_escapes(seen)
 
 
+@pytest.mark.parametrize("verb", ["inspect", "optimize", "check"])
+def test_a_name_does_not_talk_to_the_terminal(folder: Path, verb: str) -> None:
+    """Not even where colours do."""
+    name = "bn\x1b]0;title\x07\x1b[2J\u202e\r"
+    command.save(command.folding(name).model(), folder / "odd.onnx")
+    for said in (
+        in_terminal(verb, "odd.onnx", cwd=folder)[1],
+        command.run(verb, "odd.onnx", cwd=folder).stdout,
+    ):
+        assert not {"\x07", "\u202e"} & set(said)
+        assert "\x1b]" not in said
+        assert "\x1b[2J" not in said
+    found = command.run("inspect", "odd.onnx", "--explain", "\x1b[2J", cwd=folder)
+    assert found.returncode == Exit.USAGE
+    assert ESCAPE not in found.stderr
+
+
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
 def test_a_terminal_can_do_without(folder: Path, name: str, value: str) -> None:
     code, seen, _ = in_terminal("inspect", "model.onnx", cwd=folder, env={name: value})
