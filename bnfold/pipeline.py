@@ -245,10 +245,14 @@ def optimize(
         options = replace(options, rejected=(*options.rejected, guilty))
         result = job.run(options)
     names = [each.node for each in options.rejected] + ([guilty.node] if guilty is not None else [])
+    sums = () if guilty is not None else job.guilty_sums(result, options)
     asked = {**_asked(options), "provenance": provenance, "bench": bench, "verify": verify}
     asked |= {**how.asked(), "keep_going": keep_going} if verify else {}
+    if sums and keep_going:
+        result = job.run(replace(options, merge=False))
     result = replace(result, report=replace(result.report, options=asked))
-    return _blaming(result, names) if names else result
+    result = _blaming(result, names) if names else result
+    return _blaming_sums(result, sums) if sums else result
 
 
 def _asked(options: Options) -> dict[str, Any]:
@@ -271,6 +275,22 @@ def _blaming(result: Result, names: Sequence[str]) -> Result:
     else:
         finding = f"dropped, because with them results differ: {', '.join(names)}"
     verdict = replace(verdict, guilty=tuple(names), findings=(finding, *verdict.findings))
+    return replace(result, report=replace(result.report, verdict=verdict))
+
+
+def _blaming_sums(result: Result, names: Sequence[str]) -> Result:
+    """The result with the names of the sums of branches that make, or would have made, a difference."""
+    verdict = result.verdict
+    if verdict is None:
+        return result
+    told = ", ".join(names)
+    if verdict.status == "different":
+        finding = (
+            f"it is the joining of parallel branches that makes a difference ({told}); --no-merge leaves them"
+        )
+    else:
+        finding = f"no branches were joined, because with that results differ: {told}"
+    verdict = replace(verdict, guilty=(*verdict.guilty, *names), findings=(finding, *verdict.findings))
     return replace(result, report=replace(result.report, verdict=verdict))
 
 
@@ -301,6 +321,16 @@ class _Job:
         if self.target is None:
             return _in_memory(decision.report, decision.opened, edits, check)
         return _on_disk(decision.report, decision.opened, edits, self.target, check)
+
+    def guilty_sums(self, result: Result, options: Options) -> tuple[str, ...]:
+        """Sums whose branches were joined, where results differ with that and agree without."""
+        verdict, merged = result.verdict, result.report.merged
+        if verdict is None or verdict.status != "different" or not merged:
+            return ()
+        self.tell("looking for what makes the difference (without joining branches)")
+        trial = replace(self, target=None, measured=False, how=replace(self.how, per_fold=False))
+        tried = trial.run(replace(options, merge=False)).verdict
+        return () if tried is None or tried.status == "different" else tuple(merged)
 
     def guilty(self, result: Result, options: Options) -> Rejected | None:
         """The first fold that makes the results differ; None where they do not, or none was found in time."""

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from support.convnets import FLOAT, Net, build
 
 import bnfold
-from bnfold.fold import lift, plan, spelled
+from bnfold.fold import kernel, lift, plan, spelled
 from bnfold.fold.affine import Affine
 from bnfold.verification.blame import first_guilty
 
@@ -117,6 +117,30 @@ def test_correct_folds_blame_nobody(model: onnx.ModelProto) -> None:
     result = bnfold.optimize(model, keep_going=True)
     assert result.verdict is not None
     assert (result.verdict.status, result.verdict.guilty, result.kept) == ("equivalent", (), ())
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_wrong_joining_of_branches_is_named(monkeypatch: pytest.MonkeyPatch, keep_going: bool) -> None:
+    nodes = (
+        helper.make_node("Conv", ["y", "wide"], ["one"], pads=[1] * 4),
+        helper.make_node("Conv", ["y", "narrow"], ["two"]),
+        helper.make_node("Add", ["one", "two"], ["z"], name="sum"),
+    )
+    net = build(Net(layers=1, channels=4), nodes, ("z", FLOAT))
+    rng = np.random.default_rng(0)
+    for name, size in (("wide", 3), ("narrow", 1)):
+        values = rng.normal(size=(4, 4, size, size)).astype(np.float32)
+        net.graph.initializer.append(numpy_helper.from_array(values, name))
+    monkeypatch.setattr(kernel, "with_kernel", lambda large, _small: large)
+    result = bnfold.optimize(net, keep_going=keep_going)
+    verdict = result.verdict
+    assert verdict is not None
+    assert verdict.guilty == ("sum",)
+    assert "branches" in verdict.findings[0]
+    assert "sum" in verdict.findings[0]
+    assert verdict.status == ("equivalent" if keep_going else "different")
+    assert [fold.node for fold in result.folds] == ["bn0"]
+    json.dumps(result.report.to_dict(), allow_nan=False)
 
 
 # --- fold by fold -------------------------------------------------------------------------------------------
