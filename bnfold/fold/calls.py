@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
+from bnfold.fold.advice import advised
 from bnfold.fold.plan import Plan, plan
 from bnfold.fold.reasons import Code
 from bnfold.fold.trace import Explanation
@@ -59,6 +60,12 @@ def plan_through_calls(model: ModelFile, options: Options | None = None) -> Plan
     Raises:
         ModelError: a normalization or the data of a weight is invalid.
     """
+    made = _planned(model, options)
+    better = advised(made.plan, options, lambda other: plan(made.model, other, made.aliases))
+    return replace(made, plan=better)
+
+
+def _planned(model: ModelFile, options: Options | None) -> Planned:
     direct = plan(model, options)
     everything = inlined(model, direct.draft.view.names)
     if everything is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, helper
 
 from bnfold.fold.changes import AppendNode, Attributes, Bypass, Change, Dissolve, Drop, SetOperator, SetWeight
+from bnfold.fold.obstacles import returned
 from bnfold.fold.quantized import Dequantized, dequantized
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Stored, Weight
@@ -117,12 +118,7 @@ class Draft:
 
     def _bound_edge(self, value: Value) -> Reason | None:
         if value.is_output:
-            return Reason(
-                Code.GRAPH_OUTPUT,
-                value.name,
-                f"{value.name!r}, which the fold would change, is a graph output",
-                "remove it from the graph outputs if nobody reads it",
-            )
+            return returned(value)
         uses = self.readers(value)
         if len(uses) > 1:
             readers = sorted({u.node.label for u in uses})

@@ -81,7 +81,7 @@ def _mode(node: Node) -> tuple[Reason, ...]:
             Reason(
                 Code.NOT_CONSTANT,
                 node.label,
-                f"an attribute of {node.label!r} is given by the caller of the local function",
+                f"an attribute of {node.label!r} is given by the caller of {node.graph.phrase}",
                 "inline the function before folding",
             ),
         )
@@ -115,7 +115,7 @@ def _not_constant(node: Node, role: str, found: NotConstant) -> Reason:
         Code.NOT_CONSTANT,
         found.blocking,
         f"the {role} of {node.label!r} is no constant: {found.why}",
-        "make it a constant (freeze it, or export with constant folding) and run again",
+        "store it as an initializer, or export with constant folding",
     )
 
 

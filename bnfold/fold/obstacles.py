@@ -9,22 +9,19 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
-    from bnfold.model.view import Node, Value
+    from bnfold.model.constants import NotConstant
+    from bnfold.model.view import Graph, Node, Value
 
 HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
 
 _QUANTIZERS = QUANTIZE | DEQUANTIZE
+_NEITHER = "which has no weights and does not pass it on"
 
 
 def no_producer(value: Value) -> Reason:
     """Nobody computes the tensor."""
-    if value.initializer is not None:
-        what = "a stored constant"
-    elif value.graph.is_function:
-        what = "a parameter of the local function"
-    else:
-        what = "a graph input"
+    what = "a stored constant" if value.initializer is not None else value.graph.role("input")
     return Reason(
         Code.NO_LINEAR_NEIGHBOUR, value.name, f"{value.name!r} is {what}; no weights come before it"
     )
@@ -35,9 +32,9 @@ def no_weights_before(producer: Node, consumer: Node) -> Reason:
     if producer.op in _QUANTIZERS:
         return _quantizer(producer)
     if producer.graph is not consumer.graph:
-        evidence = f"its input comes from {producer.op} {producer.label!r} in an outer graph"
+        evidence = f"it stands in {consumer.graph.phrase}, and {producer.op} {producer.label!r} outside of it"
     else:
-        evidence = f"it follows {producer.op} {producer.label!r}, which has no weights to take it in"
+        evidence = f"before it stands {producer.op} {producer.label!r}, {_NEITHER}"
     return Reason(Code.NO_LINEAR_NEIGHBOUR, producer.label, evidence)
 
 
@@ -45,7 +42,7 @@ def no_weights_behind(consumer: Node) -> Reason:
     """The consumer can neither take a map in nor pass it on."""
     if consumer.op in _QUANTIZERS:
         return _quantizer(consumer)
-    evidence = f"it feeds {consumer.op} {consumer.label!r}, which has no weights to take it in"
+    evidence = f"behind it stands {consumer.op} {consumer.label!r}, {_NEITHER}"
     return Reason(Code.NO_LINEAR_NEIGHBOUR, consumer.label, evidence)
 
 
@@ -58,12 +55,45 @@ def _quantizer(node: Node) -> Reason:
     )
 
 
+def returned(value: Value) -> Reason:
+    """Somebody outside of the graph gets the tensor as well."""
+    evidence = f"{value.name!r}, which the fold would change, {_returned_by(value)}"
+    return Reason(Code.GRAPH_OUTPUT, value.name, evidence, "remove it from the outputs if nobody uses it")
+
+
+def end_of_graph(value: Value) -> Reason:
+    """Somebody outside of the graph gets the tensor, and nobody inside reads it."""
+    evidence = f"{value.name!r} {_returned_by(value)}; no weights come behind it"
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, value.name, evidence)
+
+
+def _returned_by(value: Value) -> str:
+    """Who gives the tensor away: its own graph, or one nested in it."""
+    for graph in value.graph.view.graphs:
+        own: Graph | None = graph
+        while own is not None and own.values.get(value.name) is not value:
+            own = own.parent if value.name not in own.values else None
+        if own is not None and value.name in graph.output_names:
+            return f"is {graph.role('output')}"
+    return "is read by the training information of the model"
+
+
+def replaceable(consumer: Node, found: NotConstant) -> Reason:
+    """The tensor is a constant, unless a caller gives another one."""
+    return Reason(
+        Code.OVERRIDABLE,
+        found.blocking,
+        f"{consumer.op} {consumer.label!r} reads a tensor that is no constant: {found.why}",
+        "run with --freeze if no caller replaces it",
+    )
+
+
 def attribute_of_caller(node: Node) -> Reason:
     """Only the caller of the local function knows what the node does."""
     return Reason(
         Code.NOT_CONSTANT,
         node.label,
-        f"an attribute of {node.op} {node.label!r} is given by the caller of the local function",
+        f"an attribute of {node.op} {node.label!r} is given by the caller of {node.graph.phrase}",
         "inline the function before folding",
     )
 

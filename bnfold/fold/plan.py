@@ -102,7 +102,7 @@ def plan(
     settled = [*(fold.op for fold in folds), *(refusal.op for refusal in kept)].count("BatchNormalization")
     if settled != normalizations:
         raise AssertionError(f"{normalizations} BatchNormalization nodes, but {settled} of them settled")
-    frozen = _overridable(view) if options.freeze else ()
+    frozen = overridable(view) if options.freeze else ()
     return Plan(
         folds=folds,
         kept=kept,
@@ -249,8 +249,8 @@ class _Planner:
             del self.waiting[node]
             self._commit(site, behind, "forward")
             return True
-        # The search that came farthest tells most; where both end at once, what comes before is named first.
-        ends = sorted((before, behind), key=lambda end: -end.depth)
+        # Where both tell as much, what comes before is named first.
+        ends = sorted((before, behind), key=lambda end: end.weight, reverse=True)
         reasons = dict.fromkeys(reason for end in ends for reason in end.reasons)
         self.kept[node] = Refusal(node.label, site.op, node.graph.label, tuple(reasons))
         return False
@@ -398,7 +398,7 @@ def _wrong_channels(view: View) -> str | None:
     return None
 
 
-def _overridable(view: View) -> tuple[str, ...]:
+def overridable(view: View) -> tuple[str, ...]:
     """Initializers of the main graph that are graph inputs too; before IR 4 all of them had to be."""
     if view.model.proto.ir_version < _INPUTS_OPTIONAL_SINCE_IR:
         return ()

@@ -22,15 +22,19 @@ from bnfold.fold.cost import gained_nodes, more_work
 from bnfold.fold.obstacles import (
     HORIZON,
     attribute_of_caller,
+    end_of_graph,
     no_producer,
     no_weights_before,
     no_weights_behind,
+    replaceable,
+    returned,
     too_far,
 )
 from bnfold.fold.operator import Absorbed, Carried, Choice, Refused
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.trace import Answer, Step
+from bnfold.model.constants import NotConstant
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
@@ -91,6 +95,12 @@ class DeadEnd:
 
     reasons: tuple[Reason, ...]
     depth: int
+
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """The truest has the largest: that there are no weights is true only where nothing else stands."""
+        concrete = self.depth >= HORIZON or any(r.code is not Code.NO_LINEAR_NEIGHBOUR for r in self.reasons)
+        return concrete, self.depth
 
 
 # A walk yields each walk whose answer it needs, and returns its own.
@@ -251,7 +261,9 @@ class _Upstream:
                     self.trace.append(Step(depth, value.name, "", Answer.REFUSES, (shared,)))
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
-            outcome = self._outcome(value, consumer, affine) if depth < HORIZON else too_far(value.name)
+            outcome = (
+                self._outcome(consumer, position, value, affine) if depth < HORIZON else too_far(value.name)
+            )
             node = value.producer
             if self.trace is not None:
                 self.trace.append(_step(depth, node, value.name, outcome))
@@ -318,9 +330,12 @@ class _Upstream:
             and all(map_.is_identity for _, map_ in outcome.edges)
         )
 
-    def _outcome(self, value: Value, consumer: Node, affine: Affine) -> Outcome:
+    def _outcome(self, consumer: Node, position: int, value: Value, affine: Affine) -> Outcome:
         producer = value.producer
         if producer is None:
+            found = self.draft.weight(consumer, position)
+            if isinstance(found, NotConstant) and found.kind == "overridable":
+                return Refused((replaceable(consumer, found),))
             return Refused((no_producer(value),))
         entry = TABLE.get(producer.op)
         if entry is None or producer.graph is not consumer.graph:
@@ -353,6 +368,7 @@ class _Downstream:
         self.queue: list[tuple[tuple[int, ...], int, Node]] = []
         self.passed: set[Node] = set()
         self.ends: list[DeadEnd] = []
+        self.last: dict[Reason, Reason] = {}  # for outputs that nobody reads: that nothing comes behind
 
     def walk(self, value: Value, affine: Affine) -> Way | DeadEnd:
         """Whether every reader of `value` can do without the `affine` that it had so far."""
@@ -376,18 +392,25 @@ class _Downstream:
             else:
                 reasons = outcome.reasons if isinstance(outcome, Refused) else ()
                 self.ends.append(DeadEnd(reasons, depth + _arrived(node)))
-        return _deepest(self.ends) if self.ends else way
+        if not self.ends:
+            return way
+        if way.into:
+            # That one refuses counts for more where another would have taken the map in.
+            far = [e if e.depth >= HORIZON else DeadEnd(e.reasons, e.depth + HORIZON) for e in self.ends]
+            return _together(far)
+        return _together([DeadEnd(tuple(self.last.get(r, r) for r in e.reasons), e.depth) for e in self.ends])
 
     def _reach(self, value: Value, affine: Affine, depth: int) -> None:
         """Everybody who reads the tensor is to be asked."""
+        readers = self.draft.readers(value)
         if value.is_output:
-            evidence = f"{value.name!r}, which the fold would change, is a graph output"
-            reason = Reason(Code.GRAPH_OUTPUT, value.name, evidence)
+            reason = returned(value)
             if self.trace is not None:
                 self.trace.append(Step(depth, value.name, "", Answer.REFUSES, (reason,)))
             self.ends.append(DeadEnd((reason,), depth))
-            return
-        for use in self.draft.readers(value):
+            if not readers:
+                self.last[reason] = end_of_graph(value)
+        for use in readers:
             if use.node in self.passed:
                 evidence = f"{use.node.op} {use.node.label!r} stands before what it reads"
                 self.ends.append(DeadEnd((Reason(Code.SEVERAL_CONSUMERS, use.node.label, evidence),), depth))
@@ -433,6 +456,15 @@ def _input(node: Node, position: int) -> Value:
     if value is None:
         raise AssertionError("an operator carries a map only to an input that it has")
     return value
+
+
+def _together(ends: list[DeadEnd]) -> DeadEnd:
+    """Where all had to be taken in: each kind of obstacle where it lies deepest, the deepest first."""
+    kinds: dict[tuple[Code, ...], DeadEnd] = {}
+    for end in sorted(ends, key=lambda end: -end.depth):
+        kinds.setdefault(tuple(reason.code for reason in end.reasons), end)
+    reasons = dict.fromkeys(reason for end in kinds.values() for reason in end.reasons)
+    return DeadEnd(tuple(reasons), max(end.depth for end in ends))
 
 
 def _deepest(ends: list[DeadEnd]) -> DeadEnd:

@@ -128,8 +128,7 @@ class Constants:
             return self._stored(value, value.initializer)
         node = value.producer
         if node is None:
-            kind = "a parameter of the local function" if value.graph.is_function else "a graph input"
-            return NotConstant(value.name, f"{value.name!r} is {kind}")
+            return NotConstant(value.name, f"{value.name!r} is {value.graph.role('input')}")
         refusal = _refusal(node)
         if refusal is not None:
             return refusal
@@ -141,7 +140,7 @@ class Constants:
 
     def _stored(self, value: Value, tensor: TensorProto | SparseTensorProto) -> Constant | NotConstant:
         if value.is_input and self._overridable:
-            why = f"the initializer {value.name!r} is also a graph input: the caller may override it"
+            why = f"initializer {value.name!r} is also a graph input, so that a caller may replace it"
             return NotConstant(value.name, why, "overridable")
         if isinstance(tensor, SparseTensorProto):
             return self._sparse(value.name, tensor)

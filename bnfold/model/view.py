@@ -30,6 +30,7 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_BRANCHES = {"then_branch": "then-branch", "else_branch": "else-branch"}
 
 
 @dataclass(eq=False, slots=True)
@@ -147,6 +148,28 @@ class Graph:
     def label(self) -> str:
         """How reports name this graph; the empty string is the main graph."""
         return str(self.scope) if self.scope != Scope() else ""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What it returns."""
+        if isinstance(self.proto, FunctionProto):
+            return tuple(self.proto.output)
+        return tuple(v.name for v in self.proto.output)
+
+    @property
+    def phrase(self) -> str:
+        """How a sentence names this graph."""
+        if self.parent is not None:
+            body = self.scope.bodies[-1]
+            node = self.parent.nodes[body.node]
+            part = _BRANCHES.get(body.attribute, "body")
+            return f"the {part} of {node.op} {node.label!r}"
+        return f"the local function {self.proto.name!r}" if self.is_function else "the graph"
+
+    def role(self, part: str) -> str:
+        """How a sentence calls a tensor that is an `input` or an `output` of this graph."""
+        nested = self.parent is not None or self.is_function
+        return f"an {part} of {self.phrase}" if nested else f"a graph {part}"
 
 
 class View:

@@ -153,7 +153,7 @@ def test_the_output_of_a_normalization_is_a_graph_output() -> None:
     net, x = start()
     y = net.bn(x, 4, name="bn", out="y")
     net.output("y", conv(net, y))
-    nothing_moved(net.model(), {"bn": "BNF019"})
+    nothing_moved(net.model(), {"bn": "BNF011"})
 
 
 def test_a_tensor_on_the_way_is_a_graph_output() -> None:

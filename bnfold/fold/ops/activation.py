@@ -69,13 +69,17 @@ def _prelu(node: Node, affine: Affine, draft: Draft) -> Outcome:
         or (node.opset < _SLOPE_BROADCASTS_SINCE and not goes_along(affine, 1))
     ):
         evidence = (
-            f"the slope of {node.label!r} does not go along the normalized axis, and a scale is negative"
+            f"the scale of {lowest(affine)} is negative, and the slopes of PRelu {node.label!r} do not go "
+            "along the normalized axis"
         )
         return Refused((Reason(Code.SIGN, node.label, evidence),))
     both = slopes.spread(affine.axes, affine.dims)
     turned = np.broadcast_to(affine.scale < 0, affine.dims)
     if (both.scale[turned] <= 0).any():
-        evidence = f"a scale is negative where the slope of {node.label!r} is not positive"
+        channel = lowest(scaling(affine.axes, np.where(both.scale > 0, np.inf, affine.scale)))
+        evidence = (
+            f"the scale of {channel} is negative, and the slope of PRelu {node.label!r} there is not positive"
+        )
         return Refused((Reason(Code.SIGN, node.label, evidence),))
     values = np.where(turned, 1.0 / np.where(turned, both.scale, 1.0), both.scale)
     moved = scaling(affine.axes, np.where(turned, affine.scale * both.scale, affine.scale))
@@ -117,7 +121,7 @@ def clip_forward(node: Node, position: int, affine: Affine, draft: Draft) -> Out
         return no_room(node, position)
     if affine.shift.any() and _cuts(node, draft):
         # What it cuts to, say zero, would be a difference of two larger numbers, each of them rounded.
-        evidence = f"behind Clip {node.label!r}, the bounds that it cuts to would cancel with the shift"
+        evidence = f"Clip {node.label!r} bends at its bounds, and what it cuts to would cancel with a shift"
         return Refused((Reason(Code.SIGN, node.label, evidence),))
     return Carried(((0, affine),)) if 0 in affine.dims else _clip(node, affine, draft, forward=True)
 
@@ -128,13 +132,25 @@ def _cuts(node: Node, draft: Draft) -> bool:
     return any(draft.weight(node, position) is not None for position in (1, 2))
 
 
+def _not_of_bounds(node: Node, affine: Affine) -> Refused | None:
+    """Why the bounds, which all channels share, cannot follow the map."""
+    scale, shift = affine.scale.reshape(-1), affine.shift.reshape(-1)
+    if (scale <= 0).any():
+        what = "negative" if (scale < 0).any() else "zero"
+        evidence = f"Clip {node.label!r} bends at its bounds, and the scale of {lowest(affine)} is {what}"
+    elif (scale != scale[0]).any() or (shift != shift[0]).any():
+        which = "scales" if (scale != scale[0]).any() else "shifts"
+        evidence = f"Clip {node.label!r} has the same bounds for all channels, but their {which} differ"
+    else:
+        return None
+    return Refused((Reason(Code.SIGN, node.label, evidence),))
+
+
 def _clip(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
     scale, shift = affine.scale.reshape(-1), affine.shift.reshape(-1)
-    if (scale <= 0).any() or (scale != scale[0]).any() or (shift != shift[0]).any():
-        evidence = (
-            f"the bounds of Clip {node.label!r} are the same for all channels, the normalization is not"
-        )
-        return Refused((Reason(Code.SIGN, node.label, evidence),))
+    refused = _not_of_bounds(node, affine)
+    if refused is not None:
+        return refused
 
     def moved(bound: Values) -> Values:
         values: Values = (bound - shift[0]) / scale[0] if forward else bound * scale[0] + shift[0]

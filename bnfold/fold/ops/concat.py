@@ -60,7 +60,8 @@ def concat_join(node: Node, arrivals: Mapping[int, Affine], draft: Draft) -> Out
         return Carried(((0, first),))
     if any(affine.axes and axis not in affine.axes for affine in arrivals.values()):
         evidence = (
-            f"the other branches of Concat {node.label!r} carry the same channels without the normalization"
+            f"Concat {node.label!r} joins, along axis {axis}, tensors of the same channels that are not "
+            "normalized alike"
         )
         return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
     sizes = [_size(value, axis, draft) for value in node.inputs]
@@ -81,7 +82,8 @@ def split(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
         if whole:
             return whole[0]
         evidence = (
-            f"the other parts of Split {node.label!r} carry the same channels without the normalization"
+            f"Split {node.label!r} cuts along axis {axis}: its other parts have the same channels, and are "
+            "read without the normalization"
         )
         return Refused((Reason(Code.SEVERAL_CONSUMERS, node.label, evidence),))
     sizes = [] if axis is None else [_size(value, axis, draft) for value in node.outputs]
@@ -141,7 +143,7 @@ def _size(value: Value | None, axis: int, draft: Draft) -> int | None:
 
 def _unknown(node: Node) -> Refused:
     evidence = f"how many channels each branch of {node.op} {node.label!r} has is not known"
-    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, "run shape inference first"),))
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, "export with known shapes"),))
 
 
 CONCAT = Operator(concat, concat_forward, join=concat_join, summary="passes each branch its part")

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node, Shape
 
+_HOW = {
+    "Add": "adds {1} to {0}",
+    "Div": "divides {0} by {1}",
+    "Mul": "multiplies {0} by {1}",
+    "Sub": "subtracts {1} from {0}",
+}
+
 OPS = frozenset({"Add", "Sub", "Mul", "Div", "Neg"})
 
+_NOT_PER_CHANNEL = (Code.NO_LINEAR_NEIGHBOUR, Code.CHANNEL_AXIS)
 _BINARY = 2
 _NUMPY_BROADCAST = 7  # the opset since which shapes align on the right without attributes
 
@@ -35,7 +43,7 @@ def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Compose both maps and take the node out."""
     lifted = step(node, draft)
     if isinstance(lifted, Refused):
-        spread = _spread(node, affine, draft) if lifted.reasons[0].code is Code.NO_LINEAR_NEIGHBOUR else None
+        spread = _spread(node, affine, draft) if lifted.reasons[0].code in _NOT_PER_CHANNEL else None
         return spread or lifted
     position, own = lifted
     if not _nested(own, affine):
@@ -106,7 +114,11 @@ def join(node: Node, arrivals: Mapping[int, Affine], draft: Draft) -> Outcome:
     same = one.axes == other.axes and one.dims == other.dims and np.array_equal(one.scale, other.scale)
     fit = all(shape is not None and _has_channels(shape, shapes, one) for shape in shapes)
     if node.op not in {"Add", "Sub"} or node.opset < _NUMPY_BROADCAST or not same or not fit:
-        return _refused(node, f"{node.op} {node.label!r} joins two tensors that are normalized differently")
+        if node.inputs[0] is node.inputs[1]:
+            how = _HOW[node.op].format("the normalized tensor", "itself")
+            return _refused(node, f"{node.op} {node.label!r} {how}")
+        how = _HOW[node.op].format("a normalized tensor", "another, which is not normalized alike")
+        return _refused(node, f"{node.op} {node.label!r} {how}")
     shift = one.shift + other.shift if node.op == "Add" else one.shift - other.shift
     return Carried(((0, Affine(one.axes, np.zeros_like(one.scale), one.scale, shift)),))
 
@@ -117,7 +129,11 @@ def _nested(own: Affine, affine: Affine) -> bool:
 
 
 def _across(node: Node, own: Affine, affine: Affine) -> Refused:
-    return _refused(node, f"its constant goes along {along(own)}, the normalization along {along(affine)}")
+    evidence = (
+        f"the constant of {node.op} {node.label!r} goes along {along(own)}, the normalization along "
+        f"{along(affine)}"
+    )
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 
 def step(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
@@ -134,9 +150,7 @@ def _with_constant(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
         for found in constants:
             if isinstance(found, NotConstant) and found.kind == "overridable":
                 return Refused((not_constant(node, "constant", found),))
-        return _refused(
-            node, f"{node.op} {node.label!r} joins two tensors that are computed when the model runs"
-        )
+        return _refused(node, _of_two(node, len(known)))
     position = 1 - known[0]
     constant = constants[known[0]]
     source = node.inputs[position]
@@ -146,7 +160,9 @@ def _with_constant(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
         return _refused(node, f"Div {node.label!r} divides a constant by the tensor, which is not affine")
     shape = draft.shape(source)
     if shape is None:
-        return _refused(node, f"the rank of {source.name!r} is unknown")
+        return _unknown(
+            node, f"{node.op} {node.label!r} reads {source.name!r}, of which the rank is not known"
+        )
     axis = _axis(node, constant, position, shape)
     if isinstance(axis, Refused):
         return axis
@@ -159,6 +175,17 @@ def _with_constant(node: Node, draft: Draft) -> tuple[int, Affine] | Refused:
             ),
         ))  # fmt: skip
     return position, own
+
+
+def _of_two(node: Node, constants: int) -> str:
+    """What the node does with two tensors of which neither is a constant, or both are."""
+    one, other = (v.name if v is not None else "" for v in (*node.inputs, None, None)[:2])
+    if one == other:
+        how = _HOW[node.op].format(repr(one), "itself")
+        return f"{node.op} {node.label!r} {how}"
+    how = _HOW[node.op].format(repr(one), repr(other))
+    which = "both are constants" if constants else "neither is a constant"
+    return f"{node.op} {node.label!r} {how}, and {which}"
 
 
 def _map(op: str, position: int, values: Values, axis: int) -> Affine:
@@ -197,11 +224,16 @@ def _axis(node: Node, constant: Weight, position: int, shape: Shape) -> int | Re
         return _refused(node, f"the constant of {node.op} {node.label!r} varies along {len(varying)} axes")
     axis = offset + varying[0]
     if axis >= len(shape) or shape[axis] != dims[varying[0]]:
-        return _refused(
+        return _unknown(
             node,
-            f"axis {axis} of the tensor is not known to have the {dims[varying[0]]} entries of the constant",
+            f"the constant of {node.op} {node.label!r} has {dims[varying[0]]} entries, and axis {axis} of "
+            "the tensor is not known to have as many",
         )
     return axis
+
+
+def _unknown(node: Node, why: str) -> Refused:
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, why, "export with known shapes"),))
 
 
 def _refused(node: Node, why: str) -> Refused:

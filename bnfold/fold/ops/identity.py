@@ -31,7 +31,11 @@ def dropout(node: Node, affine: Affine, draft: Draft) -> Outcome:
         and (node.outputs[1].is_output or node.outputs[1].uses)
     ):
         return Refused((
-            Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, f"the mask of Dropout {node.label!r} is read"),
+            Reason(
+                Code.NO_LINEAR_NEIGHBOUR,
+                node.label,
+                f"the mask of Dropout {node.label!r} is read, so that it may be in training mode",
+            ),
         ))  # fmt: skip
     if not _is_inference(node, draft):
         return Refused((

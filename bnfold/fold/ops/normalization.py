@@ -12,15 +12,21 @@ from bnfold.fold.ops.weights import (
     addend,
     checked,
     fits,
+    goes_along,
     operand,
     wrong_axis,
 )
+from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
     from bnfold.model.view import Node
+
+
+_SCALE_PER_CHANNEL_SINCE = 21
+_NEWER = f"export with opset {_SCALE_PER_CHANNEL_SINCE} or later"
 
 
 def per_channel(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -33,8 +39,15 @@ def layer(node: Node, affine: Affine, draft: Draft) -> Outcome:
     source = node.inputs[0]
     shape = draft.shape(source) if source is not None else None
     axis = node.int_attribute("axis", -1)
-    if shape is None or axis % len(shape) != len(shape) - 1:
-        return wrong_axis(node, affine, -1)
+    if shape is None:
+        evidence = f"the rank of what LayerNormalization {node.label!r} reads is not known"
+        return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, "export with known shapes"),))
+    if axis % len(shape) != len(shape) - 1:
+        evidence = (
+            f"LayerNormalization {node.label!r} has a scale for each entry of axes {axis % len(shape)} to "
+            f"{len(shape) - 1}, not for each channel"
+        )
+        return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
     return _absorb(node, affine, len(shape) - 1, draft)
 
 
@@ -43,6 +56,16 @@ def _absorb(node: Node, affine: Affine, axis: int, draft: Draft) -> Outcome:
     if isinstance(scale, Refused):
         return scale
     if len(scale.dims) != 1 or not fits(affine, axis, scale.dims[0]):
+        if (
+            node.op == "GroupNormalization"
+            and node.opset < _SCALE_PER_CHANNEL_SINCE
+            and goes_along(affine, axis)
+        ):
+            evidence = (
+                f"GroupNormalization {node.label!r} has a scale for each group, not each channel, in opset "
+                f"{node.opset}"
+            )
+            return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, _NEWER),))
         return wrong_axis(node, affine, axis)
     affine = affine.on(axis, scale.dims[0])
     changes: tuple[Change, ...] = (SetWeight(node, 1, scale.scaled(affine.scale)),)

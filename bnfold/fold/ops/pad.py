@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node
 
 _INPUTS_SINCE = 11
+_BEFORE = "put the normalization before the pad"
+_BEHIND = "put the normalization behind the layer that follows the pad"
 
 
 def backward(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -35,11 +37,9 @@ def forward(node: Node, position: int, affine: Affine, draft: Draft) -> Outcome:
 
 
 def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outcome:
-    for axis in affine.axes:
-        pads = _pads_of_axis(node, axis, draft)
-        if pads is None or any(pads):
-            evidence = f"Pad {node.label!r} pads the normalized axis {axis}, or its pads are not known"
-            return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    refused = _padded_channels(node, affine, draft)
+    if refused is not None:
+        return refused
     found = node.attribute("mode")
     if (found is not None and found.s != b"constant") or 0 in affine.dims:
         return Carried(((0, affine),))
@@ -53,9 +53,7 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
         evidence = (
             f"Pad {node.label!r} fills with {old:g}, which would have to differ from channel to channel"
         )
-        return Refused(
-            (Reason(Code.ZERO_PADDING, node.label, evidence, "put the normalization before the pad"),)
-        )
+        return Refused((Reason(Code.ZERO_PADDING, node.label, evidence, _BEHIND if forward else _BEFORE),))
     if moved[0] == old:
         return Carried(((0, affine),))
     if node.opset < _INPUTS_SINCE:
@@ -64,8 +62,11 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
             return value
         return Carried(((0, affine),), (SetOperator(node, "Pad", {"value": value}),))
     if dtype_source is None:
-        evidence = f"Pad {node.label!r} has no constant that could become {moved[0]:g}"
-        return Refused((Reason(Code.ZERO_PADDING, node.label, evidence),))
+        evidence = (
+            f"Pad {node.label!r} has no input for its constant, which would have to become {moved[0]:g}"
+        )
+        hint = "give it its constant, 0, as input 2"
+        return Refused((Reason(Code.ZERO_PADDING, node.label, evidence, hint),))
     change: tuple[Change, ...] = (
         SetWeight(
             node, 2, Weight.dense(dtype_source.name, moved[:1].reshape(dtype_source.dims), dtype_source.dtype)
@@ -73,6 +74,20 @@ def _through(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Outc
     )
     verified = checked(change)
     return verified if isinstance(verified, Refused) else Carried(((0, affine),), verified)
+
+
+def _padded_channels(node: Node, affine: Affine, draft: Draft) -> Refused | None:
+    """Why what is padded may not be a channel like the others."""
+    for axis in affine.axes:
+        pads = _pads_of_axis(node, axis, draft)
+        if pads is None:
+            evidence = f"whether Pad {node.label!r} pads the normalized axis {axis} is not known"
+            hint = "export with constant pads and known shapes"
+            return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, hint),))
+        if any(pads):
+            evidence = f"Pad {node.label!r} pads the normalized axis {axis}"
+            return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    return None
 
 
 def _constant(node: Node, draft: Draft) -> tuple[float, Weight | None] | Refused:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bnfold.fold.axes import MOST_CHANNELS
 from bnfold.fold.operator import Carried, Operator, Outcome, Refused
-from bnfold.fold.ops.weights import fits, no_room
+from bnfold.fold.ops.weights import along, fits, goes_along, no_room
 from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Weight
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _RESIZE_BY_SIZES_SINCE = 11
 _TILE_BY_REPEATS_SINCE = 6
+_SHAPES = "export with known shapes"
 
 
 def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -34,9 +35,9 @@ def resize(node: Node, affine: Affine, draft: Draft) -> Outcome:
     before, _ = _shapes(node, draft)
     for axis in affine.axes:
         if before is None or len(before) <= axis:
-            return _lost(node, "its shapes are unknown")
+            return _lost(node, "its shapes are not known", _SHAPES)
         if not _leaves_alone(node, axis, before, draft):
-            return _lost(node, f"it is not known to leave axis {axis} alone")
+            return _lost(node, f"it is not known to leave axis {axis} alone", "export with constant scales")
     return Carried(((0, affine),))
 
 
@@ -97,7 +98,7 @@ def expand(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: the axis of the output that the input has as well."""
     before, behind = _shapes(node, draft)
     if before is None or behind is None:
-        return _lost(node, "its shapes are unknown")
+        return _lost(node, "its shapes are not known", _SHAPES)
     return _expanded(node, affine, before, behind)
 
 
@@ -105,7 +106,7 @@ def expand_forward(node: Node, position: int, affine: Affine, draft: Draft) -> O
     """Forward: the same axis, counted from the right."""
     before, behind = _shapes(node, draft)
     if position or before is None or behind is None:
-        return _lost(node, "its shapes are unknown")
+        return _lost(node, "its shapes are not known", _SHAPES)
     return _expanded(node, affine, behind, before)
 
 
@@ -164,7 +165,7 @@ def _repeated(node: Node, affine: Affine, channels: int) -> Outcome:
     if not affine.axes:
         return Carried(((0, affine),))
     if not channels or not fits(affine, 1, channels):
-        return _lost(node, "its number of channels is unknown, or another axis is normalized")
+        return _lost(node, _channels_or_axis(affine), _SHAPES if goes_along(affine, 1) else "")
     return Carried(((0, affine.take(1, _blocks(node, channels))),))
 
 
@@ -174,7 +175,7 @@ def _merged(node: Node, affine: Affine, channels: int) -> Outcome:
         return Carried(((0, affine),))
     owner = _blocks(node, channels)
     if not channels or not fits(affine, 1, len(owner)):
-        return _lost(node, "its number of channels is unknown, or another axis is normalized")
+        return _lost(node, _channels_or_axis(affine), _SHAPES if goes_along(affine, 1) else "")
     flat = affine.take(1, np.unique(owner, return_index=True)[1])
     if not flat.take(1, owner).equals(affine):
         return _lost(node, "it joins channels that are normalized differently")
@@ -195,9 +196,16 @@ def _channels(shape: Shape | None, block: int = 1) -> int:
     return size if isinstance(size, int) and size * block**2 <= MOST_CHANNELS else 0
 
 
-def _lost(node: Node, why: str) -> Refused:
+def _channels_or_axis(affine: Affine) -> str:
+    """Why channels cannot be moved between depth and space."""
+    return (
+        "its number of channels is not known" if goes_along(affine, 1) else f"{along(affine)} is normalized"
+    )
+
+
+def _lost(node: Node, why: str, hint: str = "") -> Refused:
     evidence = f"the channel axis cannot be followed through {node.op} {node.label!r}: {why}"
-    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, hint),))
 
 
 RESIZE = Operator(resize, resize_forward, summary="passes it on where nothing is filled in")

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node, Shape
 
 _ALLOW_ZERO = "allowzero"
+_SHAPES = "export with known shapes"
+_UNNAMED = ("\0", "unk__")  # how dimensions start that inference, or we, had to name
 
 
-def _lost(node: Node, why: str) -> Refused:
+def _lost(node: Node, why: str, hint: str = "") -> Refused:
     evidence = f"the channel axis cannot be followed through {node.op} {node.label!r}: {why}"
-    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, hint),))
 
 
 def reshape(node: Node, affine: Affine, draft: Draft) -> Outcome:
@@ -48,14 +50,17 @@ def _reshaped(node: Node, affine: Affine, draft: Draft, *, forward: bool) -> Out
     carried = through_reshape(affine, *((before, behind) if forward else (behind, before)))
     if carried is not None:
         return Carried(((0, carried),))
-    return _lost(node, f"from {_text(before)} to {_text(behind)} an index no longer belongs to one channel")
+    sizes = f"from {_text(before)} to {_text(behind)}"
+    if "?" in sizes:
+        return _lost(node, f"no more is known than that it goes {sizes}", _SHAPES)
+    return _lost(node, f"{sizes} an index no longer belongs to one channel")
 
 
 def transpose(node: Node, affine: Affine, draft: Draft) -> Outcome:
     """Backward: output axis `i` is input axis `perm[i]`."""
     perm = _perm(node, draft)
     if perm is None or any(axis >= len(perm) for axis in affine.axes):
-        return _lost(node, "its rank is unknown and it has no perm")
+        return _lost(node, "its rank is not known, and it has no perm", _SHAPES)
     return Carried(((0, affine.with_axes([perm[axis] for axis in affine.axes])),))
 
 
@@ -63,7 +68,7 @@ def transpose_forward(node: Node, _position: int, affine: Affine, draft: Draft) 
     """Forward: input axis `perm[i]` is output axis `i`."""
     perm = _perm(node, draft)
     if perm is None or not set(affine.axes) <= set(perm):
-        return _lost(node, "its rank is unknown and it has no perm")
+        return _lost(node, "its rank is not known, and it has no perm", _SHAPES)
     return Carried(((0, affine.with_axes([perm.index(axis) for axis in affine.axes])),))
 
 
@@ -82,7 +87,7 @@ def _shapes(node: Node, draft: Draft) -> tuple[Shape, Shape] | Refused:
     before = draft.shape(source) if source is not None else None
     behind = draft.shape(result) if result is not None else None
     if before is None or behind is None:
-        return _lost(node, "its input or output shape is unknown")
+        return _lost(node, "its input or output shape is not known", _SHAPES)
     # An unknown dimension is still equal to itself where the target copies it.
     before = tuple(f"\0{i}" if d is None else d for i, d in enumerate(before))
     behind = tuple(_copied(node, before, i, draft) if d is None else d for i, d in enumerate(behind))
@@ -101,7 +106,7 @@ def _copied(node: Node, here: Shape, axis: int, draft: Draft) -> int | str | Non
 
 
 def _text(shape: Shape) -> str:
-    return "[" + ", ".join("?" if d is None or str(d).startswith("\0") else str(d) for d in shape) + "]"
+    return "[" + ", ".join("?" if d is None or str(d).startswith(_UNNAMED) else str(d) for d in shape) + "]"
 
 
 RESHAPE = Operator(reshape, reshape_forward, summary="passes it on where each index belongs to one channel")

@@ -228,8 +228,10 @@ def _size(shape: Shape, axis: int) -> int:
 
 
 def _unknown(node: Node) -> Refused:
+    what = "indices" if node.op == "Gather" else "bounds"
     evidence = f"which channels {node.op} {node.label!r} reads is not known before the model runs"
-    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
+    hint = f"export with constant {what} and known shapes"
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence, hint),))
 
 
 SLICE = Operator(slice_backward, slice_forward, summary="passes each branch its part")

@@ -33,7 +33,7 @@ _KEEP_SCALE = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze",
 _CODES = {
     "runtime": (
         Code.NOT_CONSTANT,
-        "make it a constant (freeze it, or export with constant folding) and run again",
+        "store it as an initializer, or export with constant folding",
     ),
     "overridable": (Code.OVERRIDABLE, "run with --freeze if no caller replaces it"),
     "quantized": (Code.QUANTIZER, "fold the float model before quantizing it"),
@@ -101,14 +101,11 @@ def fits(affine: Affine, axis: int, size: int) -> bool:
 
 def wrong_axis(node: Node, affine: Affine, axis: int, side: str = "output") -> Refused:
     """The normalized axis is not the one the weights of `node` stand for."""
-    return Refused((
-        Reason(
-            Code.CHANNEL_AXIS,
-            node.label,
-            f"its {side} is normalized along {along(affine)}, "
-            f"but {node.op} {node.label!r} has weights for axis {axis}",
-        ),
-    ))  # fmt: skip
+    what = f"{node.op} {node.label!r} has weights along axis {axis}"
+    evidence = f"{what}, but its {side} is normalized along {along(affine)}"
+    if affine.axes == (axis,):
+        evidence = f"{what}, but not for {affine.dims[0]} channels, which are normalized"
+    return Refused((Reason(Code.CHANNEL_AXIS, node.label, evidence),))
 
 
 def shift_by(values: NDArray[np.float64]) -> Affine:
@@ -118,8 +115,8 @@ def shift_by(values: NDArray[np.float64]) -> Affine:
 
 def along(affine: Affine) -> str:
     """The axes of a map, for a reason."""
-    axes = [str(axis) for axis in affine.axes]
-    return "all axes at once" if not axes else "axis " + " and ".join(axes)
+    axes = " and ".join(map(str, affine.axes))
+    return "all axes at once" if not axes else f"{'axes' if len(affine.axes) > 1 else 'axis'} {axes}"
 
 
 def lowest(affine: Affine) -> str:
@@ -130,7 +127,9 @@ def lowest(affine: Affine) -> str:
 
 def no_room(node: Node, position: int) -> Refused:
     """The normalized tensor comes in where no constant can make up for it."""
-    evidence = f"it is input {position} of {node.op} {node.label!r}, where no weights can take it in"
+    evidence = (
+        f"{node.op} {node.label!r} reads the normalized tensor as input {position}, where nothing takes it in"
+    )
     return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, evidence),))
 
 

@@ -253,7 +253,7 @@ ENDED: dict[str, tuple[Callable[[Net, str], str], Callable[[int], Stats] | None,
     "clip": (lambda net, x: net.node("Clip", x, net.init(-0.5), net.init(0.75)), positive, "BNF018"),
     "zeros": (padded(4, 1, -1), positive, "BNF014"),
     "padded groups": (padded(1, 1, -1, mode="edge"), None, "BNF023"),
-    "a factor along the rows": (constant(4, 1), None, "BNF019"),
+    "a factor along the rows": (constant(4, 1), None, "BNF023"),
     "a mean of a part": (
         lambda net, x: net.node("Expand", net.node("ReduceMean", x, axes=[1]), net.ints(2, 3, 2, 4, 4)), None,
         "BNF023",

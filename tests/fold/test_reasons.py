@@ -1,0 +1,465 @@
+"""Why a normalization stays: models that stop a fold by one known cause, and what must be said of each.
+
+The table is worked out by hand from the rules of the operators: the cause, the code, who stands in the way,
+and words that the evidence and the hint must hold. `op` is the node under test, `bn` the normalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from support.build import FLOAT, FLOAT16, Net
+
+import bnfold
+
+Step = Callable[[Net, str], str]
+Stats = dict[str, Any]
+Constant = Any  # an array, or the name of an input, which is made if there is none
+
+POSITIVE: Stats = {"scale": np.array([0.5, 1.5, 0.25, 2.0])}
+NEGATIVE: Stats = {"scale": np.array([0.5, -1.5, 0.25, 2.0])}
+UNSHIFTED: Stats = {"bias": np.zeros(4), "mean": np.zeros(4)}
+SCALED: Stats = {**POSITIVE, **UNSHIFTED}
+TURNED: Stats = {**NEGATIVE, **UNSHIFTED}
+ALIKE: Stats = {"scale": np.full(4, 0.5), "bias": np.ones(4), "mean": np.zeros(4), "var": np.ones(4)}
+SIZE = (1, 4, 6, 6)
+AROUND = np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)  # pads of height and width
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model whose `bn` stays, and why."""
+
+    net: Net
+    code: str
+    blocking: str
+    says: tuple[str, ...] = ()
+    hint: str = ""
+
+
+def behind(*steps: Step, stats: Stats | None = None, opset: int = 17) -> Net:
+    """Conv 'conv', the steps, the normalization 'bn', and Softmax 'end' that lets nothing through."""
+    net = Net(opset)
+    y = net.conv(net.input("x", *SIZE), 4, 4, kernel=(1, 1), name="conv", out="c")
+    for step in steps:
+        y = step(net, y)
+    return ended(net, net.bn(y, 4, name="bn", out="b", stats=stats))
+
+
+def before(
+    *steps: Step,
+    stats: Stats | None = None,
+    opset: int = 17,
+    channels: int = 4,
+    **conv: Any,  # noqa: ANN401 - attributes
+) -> Net:
+    """Softmax 'start', the normalization 'bn', the steps, and Conv 'conv'."""
+    net = Net(opset)
+    y = net.node("Softmax", net.input("x", *SIZE), name="start")
+    y = net.bn(y, 4, name="bn", out="b", stats=stats)
+    for step in steps:
+        y = step(net, y)
+    return ended(net, net.conv(y, channels, 4, **{"name": "conv", **conv}))
+
+
+def ended(net: Net, y: str) -> Net:
+    """The net with an output that lets no map through; its shape does not matter."""
+    net.node("Softmax", y, name="end", out="out")
+    net.output("out", shape=[None] * 4)
+    return net
+
+
+def op(kind: str, *constants: Constant, first: bool = False, **attrs: Any) -> Step:  # noqa: ANN401 - attributes
+    """A step of the node 'op': it reads the tensor and the constants, which may come first."""
+
+    def step(net: Net, x: str) -> str:
+        others = [_operand(net, c) for c in constants]
+        return net.node(kind, *([*others, x] if first else [x, *others]), name="op", **attrs)
+
+    return step
+
+
+def _operand(net: Net, what: Constant) -> str:
+    if isinstance(what, str):
+        known = {i.name for i in net.inputs} | {""}
+        return what if what in known else net.input(what, *SIZE)
+    kinds = {"i": TensorProto.INT64, "b": TensorProto.BOOL}
+    return net.init(what, elem=kinds.get(np.asarray(what).dtype.kind))
+
+
+def given(name: str, *dims: int, elem: int = TensorProto.INT64) -> Step:
+    """An input of the model, on the side."""
+
+    def step(net: Net, x: str) -> str:
+        net.input(name, *dims, elem=elem)
+        return x
+
+    return step
+
+
+def twice(kind: str) -> Step:
+    return lambda net, x: net.node(kind, x, x, name="op")
+
+
+def replaceable(net: Net, node: str, position: int, name: str = "k") -> Net:
+    """The same model, in which a caller may replace the constant that the node reads."""
+    found = next(n for n in net.nodes if n.name == node)
+    stored = next(t for t in net.initializers if t.name == found.input[position])
+    stored.name = found.input[position] = name
+    net.input(name, *stored.dims, elem=stored.data_type)
+    return net
+
+
+def joined(other: Step | None = None, stats: Stats | None = None) -> Net:
+    """Concat 'op' of a Conv and another tensor, before the normalization."""
+    net = Net()
+    one = net.conv(net.input("x", 1, 3, 6, 6), 3, 2, name="conv", kernel=(1, 1))
+    two = net.init(net.draw(1, 2, 6, 6), "other") if other is None else net.input("other", 1, 2, 6, 6)
+    two = two if other is None else other(net, two)
+    return ended(net, net.bn(net.node("Concat", one, two, axis=1, name="op"), 4, name="bn", stats=stats))
+
+
+def parted(kind: str, elem: int = TensorProto.INT64, **attrs: Any) -> Net:  # noqa: ANN401 - attributes
+    """A node with two outputs, of which the first is normalized and the second is an output."""
+    net = Net()
+    y = net.conv(net.input("x", *SIZE), 4, 4, name="conv")
+    net.node(kind, y, name="op", out=["first", "second"], **attrs)
+    net.output("second", elem=elem, shape=[None] * 4)
+    return ended(net, net.bn("first", 4, name="bn"))
+
+
+def normalized(kind: str, dims: tuple[int, ...], opset: int = 17, **attrs: Any) -> Net:  # noqa: ANN401 - attributes
+    """Another normalization, 'op', before the BatchNormalization."""
+    net = Net(opset)
+    scale, bias = net.init(np.ones(dims)), net.init(np.ones(dims))
+    y = net.node(kind, net.input("x", *SIZE), scale, bias, name="op", **attrs)
+    return ended(net, net.bn(y, 4, name="bn"))
+
+
+def first(*steps: Step, stats: Stats | None = None, out: bool = False, read: bool = False) -> Net:
+    """The model begins with the normalization; `out`: it is an output too; `read`: by a Sigmoid too."""
+    net = Net()
+    y = net.bn(net.input("x", *SIZE), 4, name="bn", out="b", stats=stats)
+    if out:
+        net.output("b")
+    if read:
+        net.output(net.node("Sigmoid", "b", name="op"), shape=[None] * 4)
+    for step in steps:
+        y = step(net, y)
+    return ended(net, y) if steps else net
+
+
+def conv(name: str = "conv", **attrs: Any) -> Step:  # noqa: ANN401 - attributes
+    return lambda net, y: net.conv(y, 4, 4, name=name, **attrs)
+
+
+def shared(*, output: bool) -> Net:
+    """What the Conv computes is an output too, or read by somebody else."""
+    net = behind()
+    net.output("c" if output else net.node("Sigmoid", "c", name="other"), shape=[None] * 4)
+    return net
+
+
+def cast(elem: int, to: int) -> Net:
+    net = Net(elem=elem)
+    y = net.conv(net.input("x", *SIZE), 4, 4, name="conv")
+    y = net.node("Cast", y, to=to, name="op")
+    net.elem = to
+    return ended(net, net.bn(y, 4, name="bn"))
+
+
+def computed_weight() -> Net:
+    net = Net()
+    y = net.node("Conv", net.input("x", *SIZE), net.input("w", 4, 4, 3, 3), name="conv")
+    return ended(net, net.bn(y, 4, name="bn"))
+
+
+def nested(kind: str) -> Net:
+    """A normalization of what a body gets from outside: of its input (Loop), or of an outer Conv (If)."""
+    net, body = Net(), Net(prefix="i_")
+    y = net.conv(net.input("x", *SIZE), 4, 4, kernel=(1, 1), name="conv", out="c")
+    if kind == "Loop":
+        body.input("i", elem=TensorProto.INT64)
+        body.input("go", elem=TensorProto.BOOL)
+        body.input("state", *SIZE)
+        body.output(body.node("Identity", "go"), elem=TensorProto.BOOL, shape=[])
+        body.output(body.node("Softmax", body.bn("state", 4, name="bn"), name="end"), shape=SIZE)
+        start = net.init(np.array(2), elem=TensorProto.INT64), net.init(np.array(True), elem=TensorProto.BOOL)
+        net.output(net.node("Loop", *start, y, name="outer", body=body.graph()), shape=[None] * 4)
+        return net
+    other = Net(prefix="e_")
+    other.output(other.node("Relu", y), shape=SIZE)
+    body.output(body.node("Softmax", body.bn(y, 4, name="bn"), name="end"), shape=SIZE)
+    net.input("go", elem=TensorProto.BOOL)
+    bodies = {"then_branch": body.graph(), "else_branch": other.graph()}
+    net.output(net.node("If", "go", name="outer", **bodies), shape=[None] * 4)
+    return net
+
+
+def returned(kind: str) -> Net:
+    """A Conv in a body, whose result is normalized there, and returned too."""
+    net, body = Net(), Net(prefix="i_")
+    x = net.input("x", *SIZE)
+    y = body.conv(x, 4, 4, kernel=(1, 1), name="conv", out="inner")
+    after = body.node("Softmax", body.bn(y, 4, name="bn"), name="end")
+    if kind == "If":
+        other = Net(prefix="e_")
+        other.output(*(other.node("Relu", x) for _ in range(2)), shape=SIZE)
+        body.output(y, after, shape=SIZE)
+        net.input("go", elem=TensorProto.BOOL)
+        bodies = {"then_branch": body.graph(), "else_branch": other.graph()}
+        net.node("If", "go", name="outer", out=["p", "q"], **bodies)
+    else:
+        body.input("i", elem=TensorProto.INT64)
+        body.input("go", elem=TensorProto.BOOL)
+        body.output(body.node("Identity", "go"), elem=TensorProto.BOOL, shape=[])
+        body.output(y, after, shape=SIZE)
+        start = net.init(np.array(2), elem=TensorProto.INT64), net.init(np.array(True), elem=TensorProto.BOOL)
+        net.node("Loop", *start, name="outer", out=["p", "q"], body=body.graph())
+    net.output("p", "q", shape=[None] * (4 if kind == "If" else 5))
+    return net
+
+
+CASES: dict[str, Case] = {
+    # activations
+    "a shift behind a Relu": Case(behind(op("Relu"), stats=POSITIVE), "BNF018", "op", ("Relu 'op'", "shift")),
+    "a sign behind a Relu": Case(
+        behind(op("Relu"), stats=TURNED),
+        "BNF018", "op", ("channel 1 is negative",),
+    ),
+    "a sign behind a LeakyRelu": Case(
+        behind(op("LeakyRelu"), stats=TURNED), "BNF018", "op", ("channel 1 is negative",)
+    ),
+    "a sign before a Relu, at the input": Case(
+        first(op("Relu"), conv(), stats=TURNED), "BNF018", "op", ("channel 1 is negative",)
+    ),
+    "a shift before a Relu, at the input": Case(
+        first(op("Relu"), conv(), stats=POSITIVE), "BNF018", "op", ("shift",)
+    ),
+    "a sign behind a PRelu of negative slopes": Case(
+        behind(op("PRelu", np.full((4, 1, 1), -0.5)), stats=TURNED), "BNF018", "op", ("channel 1", "slope")
+    ),
+    "a sign behind a PRelu of other slopes": Case(
+        behind(op("PRelu", np.arange(1.0, 7.0)), stats=TURNED), "BNF018", "op", ("channel 1", "slopes")
+    ),
+    "a sign behind a PRelu of unknown slopes": Case(
+        behind(op("PRelu", "slope"), stats=TURNED), "BNF012", "slope", ("graph input",), "initializer"
+    ),
+    "a sign behind a Clip": Case(
+        behind(op("Clip", 0.0, 6.0), stats=TURNED), "BNF018", "op", ("channel 1 is negative",)
+    ),
+    "a negative scale for all behind a Clip": Case(
+        behind(op("Clip", 0.0, 6.0), stats={**ALIKE, "scale": np.full(4, -0.5)}),
+        "BNF018", "op", ("is negative",)
+    ),
+    "scales behind a Clip": Case(
+        behind(op("Clip", 0.0, 6.0), stats=SCALED), "BNF018", "op", ("bounds", "scales differ")
+    ),
+    "shifts behind a Clip": Case(
+        behind(op("Clip", 0.0, 6.0), stats={**ALIKE, "bias": np.arange(4.0)}),
+        "BNF018", "op", ("shifts differ",)
+    ),
+    "a bound that is an input": Case(
+        behind(given("low", elem=FLOAT), op("Clip", "low"), stats=ALIKE), "BNF012", "low", ("graph input",)
+    ),
+    "no activation that bends at zero": Case(
+        behind(op("Sigmoid")),
+        "BNF019", "op", ("before it", "Sigmoid 'op'"),
+    ),
+    # pools and means
+    "a sign behind a MaxPool": Case(
+        behind(op("MaxPool", kernel_shape=[1, 1]), stats=NEGATIVE),
+        "BNF018", "op", ("maximum", "channel 1 is negative")
+    ),
+    "a sign before a GlobalMaxPool": Case(
+        before(op("GlobalMaxPool"), stats=NEGATIVE, kernel=(1, 1)), "BNF018", "op", ("channel 1 is negative",)
+    ),
+    "the indices of a MaxPool": Case(parted("MaxPool", kernel_shape=[1, 1]), "BNF019", "op", ("indices",)),
+    "averaged zeros": Case(
+        before(op("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)),
+        "BNF014", "op", ("averages zeros",),
+    ),
+    "averaged channels": Case(before(op("ReduceMean", axes=[1]), channels=1), "BNF023", "op", ("axis",)),
+    # convolutions and matrices
+    "a padded Conv": Case(before(pads=[1, 1, 1, 1]), "BNF014", "conv", ("zeros",), "behind the convolution"),
+    "a Conv that pads by itself": Case(before(auto_pad="SAME_UPPER"), "BNF014", "conv", ("zeros",)),
+    "a weight that is an input": Case(
+        computed_weight(),
+        "BNF012", "w", ("Conv 'conv'", "graph input"), "initializer",
+    ),
+    "a weight that can be replaced": Case(
+        replaceable(behind(), "conv", 1), "BNF022", "k", ("weight of Conv 'conv'",), "--freeze"
+    ),
+    "a bias that can be replaced": Case(
+        replaceable(behind(), "conv", 2),
+        "BNF022", "k", ("bias",), "--freeze",
+    ),
+    "a statistic that can be replaced": Case(
+        replaceable(behind(), "bn", 3), "BNF022", "k", ("mean of 'bn'",), "--freeze"
+    ),
+    "normalized weights": Case(
+        first(lambda net, y: net.node("Conv", net.input("z", 1, 4, 9, 9), y, name="op")),
+        "BNF019", "op", ("input 1",)
+    ),
+    # arithmetic
+    "a square before": Case(behind(twice("Mul")), "BNF019", "op", ("multiplies 'c' by itself",)),
+    "a square behind": Case(
+        first(twice("Mul"), conv(), stats=None), "BNF019", "x", ("graph input",)
+    ),
+    "a product of two tensors": Case(
+        behind(op("Mul", "z")),
+        "BNF019", "op", ("multiplies", "'z'", "neither"),
+    ),
+    "a quotient of two tensors": Case(behind(op("Div", "z")), "BNF019", "op", ("divides", "by 'z'")),
+    "a term that is an input": Case(behind(op("Add", "z")), "BNF019", "z", ("graph input",)),
+    "a reciprocal": Case(behind(op("Div", 1.0, first=True)), "BNF019", "op", ("divides a constant",)),
+    "a factor for each pixel": Case(
+        behind(op("Mul", np.arange(1.0, 37.0).reshape(6, 6))), "BNF019", "op", ("varies along 2 axes",)
+    ),
+    "a factor for each column": Case(
+        behind(op("Mul", np.arange(1.0, 7.0))), "BNF023", "op", ("Mul 'op'", "axis 3", "axis 1")
+    ),
+    "a factor that can be replaced": Case(
+        replaceable(behind(op("Mul", np.ones((4, 1, 1)))), "op", 1),
+        "BNF022", "k", ("constant of Mul 'op'",), "--freeze"
+    ),
+    # joins and parts
+    "a branch that can be replaced": Case(
+        replaceable(joined(), "op", 1), "BNF022", "k", ("Concat 'op'",), "--freeze"
+    ),
+    "a branch that is an input": Case(joined(lambda _net, y: y), "BNF019", "other", ("graph input",)),
+    "a branch that bends": Case(
+        joined(lambda net, y: net.node("Relu", net.conv(y, 2, 2), name="bends"), POSITIVE),
+        "BNF018", "bends", ("shift",)
+    ),
+    "joined rows": Case(
+        before(op("Concat", "z", axis=2)),
+        "BNF023", "op", ("axis 2", "not normalized alike"),
+    ),
+    "parts of rows": Case(parted("Split", FLOAT, axis=2), "BNF010", "op", ("axis 2", "other parts")),
+    # padding and size
+    "padded channels": Case(
+        before(op("Pad", np.array([0, 1, 0, 0, 0, 0, 0, 0])), channels=5),
+        "BNF023", "op", ("pads the normalized axis",)
+    ),
+    "padded zeros before": Case(
+        behind(op("Pad", AROUND)), "BNF014", "op", ("fills with 0",), "before the pad"
+    ),
+    "padded zeros behind": Case(
+        before(op("Pad", AROUND)), "BNF014", "op", ("fills with 0",), "behind the layer"
+    ),
+    "padded with what is not written": Case(
+        before(op("Pad", AROUND), stats=ALIKE), "BNF014", "op", ("no input for its constant",), "input 2"
+    ),
+    "pads that are an input": Case(
+        before(given("pads", 8), op("Pad", "pads")), "BNF023", "op", ("not known",), "constant pads"
+    ),
+    "pads that can be replaced": Case(
+        replaceable(before(op("Pad", AROUND), stats=SCALED), "op", 1), "BNF022", "k", ("'k'",), "--freeze"
+    ),
+    "a padded value that is an input": Case(
+        before(given("u", elem=FLOAT), op("Pad", AROUND, "u")), "BNF012", "u", ("constant of Pad 'op'",)
+    ),
+    "a Resize that fills in": Case(
+        before(op(
+            "Resize", np.array([0, 0, 0, 0, 1, 1, 1, 1.0]), np.array([1, 1, 2, 2.0]),
+            mode="linear", coordinate_transformation_mode="tf_crop_and_resize",
+        )),
+        "BNF014", "op", ("outside of the image",),
+    ),
+    "scales that are an input": Case(
+        before(given("s", 4, elem=FLOAT), op("Resize", "", "s")),
+        "BNF023", "op", ("axis 1",), "constant scales"
+    ),
+    "scales that can be replaced": Case(
+        replaceable(before(op("Resize", "", np.array([1, 1, 2, 2.0]))), "op", 2),
+        "BNF022", "k", ("'k'",), "--freeze"
+    ),
+    # shapes and places
+    "a Reshape that mixes": Case(
+        before(op("Reshape", np.array([1, 9, 4, 4])), channels=9),
+        "BNF023", "conv", ("Conv 'conv'", "normalized along axes")
+    ),
+    "a Reshape to what is an input": Case(
+        before(given("to", 4), op("Reshape", "to")), "BNF023", "op", ("[?, ?, ?, ?]",), "known shapes"
+    ),
+    "a Reshape to what can be replaced": Case(
+        replaceable(before(op("Reshape", np.array(SIZE))), "op", 1), "BNF022", "k", ("'k'",), "--freeze"
+    ),
+    "bounds that are an input": Case(
+        before(given("to", 1), op("Slice", np.array([0]), "to", np.array([1]))),
+        "BNF023", "op", ("Slice 'op'", "not known"), "constant bounds",
+    ),
+    "bounds that can be replaced": Case(
+        replaceable(before(op("Slice", np.array([0]), np.array([4]), np.array([1]))), "op", 2),
+        "BNF022", "k", ("'k'",), "--freeze",
+    ),
+    "indices that are an input": Case(
+        before(given("which", 4), op("Gather", "which", axis=1)),
+        "BNF023", "op", ("Gather 'op'", "not known"), "constant indices",
+    ),
+    "indices that can be replaced": Case(
+        replaceable(before(op("Gather", np.arange(4), axis=1)), "op", 1), "BNF022", "k", ("'k'",), "--freeze"
+    ),
+    # other normalizations
+    "a LayerNormalization of columns": Case(
+        normalized("LayerNormalization", (6,)), "BNF023", "op", ("weights along axis 3", "axis 1")
+    ),
+    "a LayerNormalization of all": Case(
+        normalized("LayerNormalization", (4, 6, 6), axis=1),
+        "BNF023", "op", ("axes 1 to 3", "not for each channel")
+    ),
+    "a GroupNormalization with a scale for each group": Case(
+        normalized("GroupNormalization", (2,), opset=18, num_groups=2),
+        "BNF023", "op", ("for each group", "opset 18"), "opset 21",
+    ),
+    # training and types
+    "a Dropout in training": Case(
+        behind(op("Dropout", 0.5, np.array(True))), "BNF013", "op", ("training mode",), "evaluation mode"
+    ),
+    "the mask of a Dropout": Case(parted("Dropout", TensorProto.BOOL), "BNF019", "op", ("mask",)),
+    "a normalization in training": Case(
+        behind(lambda net, y: net.node(
+            "BatchNormalization", y, *(net.init(np.ones(4)) for _ in range(4)),
+            name="bn", out=["n", "m", "v"], training_mode=1,
+        )),
+        "BNF013", "bn", ("training_mode is 1",), "evaluation mode",
+    ),
+    "a Cast from what reaches less far": Case(cast(FLOAT16, FLOAT), "BNF016", "op", ("reaches less far",)),
+    # edges
+    "a tensor that others read": Case(shared(output=False), "BNF010", "c", ("read 2 times", "other")),
+    "a tensor that is an output": Case(shared(output=True), "BNF011", "c", ("graph output",), "outputs"),
+    "a result that is an output too": Case(
+        first(conv(), out=True),
+        "BNF011", "b", ("graph output",), "outputs",
+    ),
+    "a result that is an output and nothing else": Case(first(out=True), "BNF019", "x", ("graph input",)),
+    "a result that others read": Case(first(conv(), read=True), "BNF019", "op", ("Sigmoid 'op'",)),
+    # nested graphs
+    "an input of a Loop": Case(nested("Loop"), "BNF019", "state", ("input of the body of Loop 'outer'",)),
+    "what an outer Conv computes": Case(
+        nested("If"),
+        "BNF019", "conv", ("then-branch of If 'outer'", "Conv 'conv'"),
+    ),
+    "an output of a Loop": Case(returned("Loop"), "BNF011", "inner", ("output of the body of Loop 'outer'",)),
+    "an output of an If": Case(
+        returned("If"),
+        "BNF011", "inner", ("output of the then-branch of If 'outer'",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_true_reason(name: str) -> None:
+    case = CASES[name]
+    kept = next(each for each in bnfold.inspect(case.net.model()).kept if each.node == "bn")
+    reason = kept.reason
+    assert (str(reason.code), reason.blocking) == (case.code, case.blocking), kept.reasons
+    for words in case.says:
+        assert words in reason.evidence
+    assert case.hint in reason.hint
