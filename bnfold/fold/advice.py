@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _Found = TypeVar("_Found")
 _NAMED = 4  # initializers named in a reason; enough to find them
+_LET = "change --include or --exclude to fold it"
 # Reasons that say it already, or that no option takes away.
 _TOLD = frozenset({Code.OVERRIDABLE, Code.EXCLUDED, Code.RESULTS_DIFFER})
 
@@ -59,9 +60,11 @@ def _without_patterns(
     for node, refusal in made.stays.items():
         fold, other = goes.get(_place(node)), stays.get(_place(node))
         if fold is not None and refusal.code is Code.EXCLUDED:
-            yield refusal, _hinting(refusal, f"without that it would fold into {_into(fold)}")
+            (reason,) = refusal.reasons
+            evidence = f"{reason.evidence}; it would fold into {_into(fold)}"
+            yield refusal, replace(refusal, reasons=(replace(reason, evidence=evidence, hint=_LET),))
         elif fold is not None:
-            yield refusal, _hinting(refusal, "it would fold if --include or --exclude left its neighbours in")
+            yield refusal, _hinting(refusal, "it folds where --include and --exclude leave its neighbours in")
         elif other is not None and refusal.code is Code.EXCLUDED:
             yield refusal, replace(refusal, reasons=(*refusal.reasons, *other.reasons))
 
@@ -76,7 +79,7 @@ def _merged(
     for node, refusal in made.stays.items():
         fold = goes.get(_place(node))
         if fold is not None:
-            yield refusal, _hinting(refusal, f"without --no-merge it would fold into {_into(fold)}")
+            yield refusal, _hinting(refusal, "leave out --no-merge: then it becomes part of a Conv beside it")
 
 
 def _frozen(

@@ -16,7 +16,7 @@ HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
 
 _QUANTIZERS = QUANTIZE | DEQUANTIZE
-_NEITHER = "which has no weights and does not pass it on"
+_NEITHER = "has no weights and passes no scale or shift on"
 
 
 def no_producer(value: Value) -> Reason:
@@ -34,7 +34,7 @@ def no_weights_before(producer: Node, consumer: Node) -> Reason:
     if producer.graph is not consumer.graph:
         evidence = f"it stands in {consumer.graph.phrase}, and {producer.op} {producer.label!r} outside of it"
     else:
-        evidence = f"before it stands {producer.op} {producer.label!r}, {_NEITHER}"
+        evidence = f"{producer.op} {producer.label!r}, which stands before it, {_NEITHER}"
     return Reason(Code.NO_LINEAR_NEIGHBOUR, producer.label, evidence)
 
 
@@ -42,7 +42,7 @@ def no_weights_behind(consumer: Node) -> Reason:
     """The consumer can neither take a map in nor pass it on."""
     if consumer.op in _QUANTIZERS:
         return _quantizer(consumer)
-    evidence = f"behind it stands {consumer.op} {consumer.label!r}, {_NEITHER}"
+    evidence = f"{consumer.op} {consumer.label!r}, which stands behind it, {_NEITHER}"
     return Reason(Code.NO_LINEAR_NEIGHBOUR, consumer.label, evidence)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from onnx import TensorProto
 from support.build import FLOAT, FLOAT16, Net
 
 import bnfold
+
+if TYPE_CHECKING:
+    from bnfold.fold.reasons import Reason
 
 Step = Callable[[Net, str], str]
 Stats = dict[str, Any]
@@ -463,3 +466,56 @@ def test_the_true_reason(name: str) -> None:
     for words in case.says:
         assert words in reason.evidence
     assert case.hint in reason.hint
+
+
+# --- what another option would fold -----------------------------------------------------------------------
+
+
+def branches(*, bends: bool) -> Net:
+    """A Conv and a normalization of one tensor that are summed, or almost."""
+    net = Net()
+    x = net.input("x", *SIZE)
+    y = net.bn(x, 4, name="bn")
+    y = net.node("Relu", y) if bends else y
+    beside = net.conv(x, 4, 4, name="conv", pads=[1, 1, 1, 1])
+    return ended(net, net.node("Add", beside, y, name="op"))
+
+
+def stays(net: Net, **options: Any) -> tuple[Reason, ...]:  # noqa: ANN401 - options
+    return next(each.reasons for each in bnfold.inspect(net.model(), **options).kept if each.node == "bn")
+
+
+def test_a_sum_that_would_merge_says_so() -> None:
+    assert "--no-merge" in stays(branches(bends=False), merge=False)[0].hint
+    assert not bnfold.inspect(branches(bends=False).model()).kept
+    assert all("--no-merge" not in reason.hint for reason in stays(branches(bends=True), merge=False))
+
+
+@pytest.mark.parametrize(("option", "pattern"), [("exclude", "b*"), ("include", "head/*")])
+def test_what_is_excluded_says_where_it_would_go(option: str, pattern: str) -> None:
+    (reason,) = stays(behind(), **{option: (pattern,)})
+    assert str(reason.code) == "BNF024"
+    assert pattern in reason.evidence or option == "include"
+    assert "it would fold into Conv 'conv'" in reason.evidence
+    assert f"--{option}" in reason.hint
+
+
+def test_what_is_excluded_and_would_stay_all_the_same_says_why() -> None:
+    excluded, *others = stays(behind(op("Sigmoid")), exclude=("bn",))
+    assert (str(excluded.code), excluded.hint) == ("BNF024", "")
+    assert "op" in [reason.blocking for reason in others]
+
+
+def test_freezing_that_would_not_help_is_no_advice() -> None:
+    net = replaceable(
+        before(op("Slice", np.array([0]), np.array([4]), np.array([1])), pads=[1, 1, 1, 1]), "op", 2
+    )
+    reasons = stays(net)
+    assert str(reasons[0].code) == "BNF023"
+    assert all("--freeze" not in reason.hint for reason in reasons)
+
+
+def test_with_freeze_nothing_can_be_replaced() -> None:
+    for name, case in CASES.items():
+        if case.code == "BNF022":
+            assert not bnfold.inspect(case.net.model(), freeze=True).kept, name
