@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HORIZON = 2000
 """How many nodes a map may pass; a normalization whose weights are farther away is left alone."""
 
-_QUANTIZERS = QUANTIZE | DEQUANTIZE
+QUANTIZERS = QUANTIZE | DEQUANTIZE
 _NEITHER = "has no weights and passes no scale or shift on"
 
 
@@ -29,7 +29,7 @@ def no_producer(value: Value) -> Reason:
 
 def no_weights_before(producer: Node, consumer: Node) -> Reason:
     """The producer can neither take a map in nor pass it on."""
-    if producer.op in _QUANTIZERS:
+    if producer.op in QUANTIZERS:
         return _quantizer(producer)
     if producer.graph is not consumer.graph:
         evidence = f"it stands in {consumer.graph.phrase}, and {producer.op} {producer.label!r} outside of it"
@@ -40,10 +40,16 @@ def no_weights_before(producer: Node, consumer: Node) -> Reason:
 
 def no_weights_behind(consumer: Node) -> Reason:
     """The consumer can neither take a map in nor pass it on."""
-    if consumer.op in _QUANTIZERS:
+    if consumer.op in QUANTIZERS:
         return _quantizer(consumer)
     evidence = f"{consumer.op} {consumer.label!r}, which stands behind it, {_NEITHER}"
     return Reason(Code.NO_LINEAR_NEIGHBOUR, consumer.label, evidence)
+
+
+def no_weights_beyond(node: Node, *, before: bool) -> Reason:
+    """Whatever the node does to a map, nobody takes it in."""
+    evidence = f"no operator with weights comes {'before' if before else 'behind'} {node.op} {node.label!r}"
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, node.label, evidence)
 
 
 def _quantizer(node: Node) -> Reason:

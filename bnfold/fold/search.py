@@ -21,11 +21,13 @@ from bnfold.fold.changes import Bypass, Dissolve
 from bnfold.fold.cost import gained_nodes, more_work
 from bnfold.fold.obstacles import (
     HORIZON,
+    QUANTIZERS,
     attribute_of_caller,
     end_of_graph,
     no_producer,
     no_weights_before,
     no_weights_behind,
+    no_weights_beyond,
     replaceable,
     returned,
     too_far,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from bnfold.fold.operator import Outcome
     from bnfold.model.view import Node, Use, Value
 
+_OF_INTEGERS = frozenset({"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"})
+_MOST_BEYOND = 64  # nodes beyond an obstacle that are looked at before it is believed to be one
 _MOST_READERS = 64  # of a tensor, that each may select a part of; to ask all for all takes the square
 
 # true of one map, perhaps not of the next
@@ -99,8 +103,8 @@ class DeadEnd:
     @property
     def weight(self) -> tuple[bool, int]:
         """The truest has the largest: that there are no weights is true only where nothing else stands."""
-        concrete = self.depth >= HORIZON or any(r.code is not Code.NO_LINEAR_NEIGHBOUR for r in self.reasons)
-        return concrete, self.depth
+        vague = not self.reasons or self.reasons[0].code is Code.NO_LINEAR_NEIGHBOUR
+        return self.depth >= HORIZON or not vague, self.depth
 
 
 # A walk yields each walk whose answer it needs, and returns its own.
@@ -190,6 +194,46 @@ def _arrived(node: Node | None) -> int:
     return HORIZON if entry is not None and entry.linear else 0
 
 
+def _worth_naming(
+    reasons: tuple[Reason, ...], node: Node | None, draft: Draft, *, before: bool
+) -> tuple[Reason, ...]:
+    """What a node said; that there are no weights beyond it comes first, where that is so."""
+    obstacle = any(reason.code not in {Code.NO_LINEAR_NEIGHBOUR, Code.OVERRIDABLE} for reason in reasons)
+    if node is None or not obstacle or _has_weights(node) or _weights_beyond(node, draft, before=before):
+        return reasons
+    return no_weights_beyond(node, before=before), *reasons
+
+
+def _has_weights(node: Node) -> bool:
+    """Whether it takes maps in: a linear operator, or another normalization."""
+    return _arrived(node) > 0 or node.op in _OF_INTEGERS or node.op.endswith("Normalization")
+
+
+def _weights_beyond(node: Node, draft: Draft, *, before: bool) -> bool:
+    """Whether anybody near could take a map in, if `node` and those behind it let it through."""
+    pending, seen = [node], {node}
+    while pending and len(seen) < _MOST_BEYOND:
+        current = pending.pop()
+        if before:
+            near = [value.producer for value in current.inputs if value is not None]
+        else:
+            near = [
+                use.node for value in current.outputs if value is not None for use in draft.readers(value)
+            ]
+        for other in near:
+            if (
+                other is None
+                or other in seen
+                or not (other.op in TABLE or _has_weights(other) or other.op in QUANTIZERS)
+            ):
+                continue
+            if _has_weights(other):
+                return True
+            seen.add(other)
+            pending.append(other)
+    return bool(pending)
+
+
 def _exactly(affine: Affine) -> tuple[object, ...]:
     """Equal for two maps that do the same."""
     return affine.axes, *((vector.shape, vector.tobytes()) for vector in affine.vectors)
@@ -269,7 +313,7 @@ class _Upstream:
                 self.trace.append(_step(depth, node, value.name, outcome))
             if isinstance(outcome, Refused) or node is None:
                 reasons = outcome.reasons if isinstance(outcome, Refused) else ()
-                return DeadEnd(reasons, depth + _arrived(node))
+                return DeadEnd(_worth_naming(reasons, node, self.draft, before=True), depth + _arrived(node))
             if isinstance(outcome, Absorbed):
                 return way + Way(into=(node,), changes=outcome.changes)
             if not isinstance(outcome, Carried) or len(outcome.edges) != 1:
@@ -391,6 +435,7 @@ class _Downstream:
                         self._reach(output, each, depth + 1)
             else:
                 reasons = outcome.reasons if isinstance(outcome, Refused) else ()
+                reasons = _worth_naming(reasons, node, self.draft, before=False)
                 self.ends.append(DeadEnd(reasons, depth + _arrived(node)))
         if not self.ends:
             return way
