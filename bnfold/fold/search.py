@@ -103,8 +103,8 @@ class DeadEnd:
     @property
     def weight(self) -> tuple[bool, int]:
         """The truest has the largest: that there are no weights is true only where nothing else stands."""
-        vague = not self.reasons or self.reasons[0].code is Code.NO_LINEAR_NEIGHBOUR
-        return self.depth >= HORIZON or not vague, self.depth
+        concrete = bool(self.reasons) and self.reasons[0].code is not Code.NO_LINEAR_NEIGHBOUR
+        return concrete, self.depth
 
 
 # A walk yields each walk whose answer it needs, and returns its own.

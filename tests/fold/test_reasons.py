@@ -161,6 +161,15 @@ def conv(name: str = "conv", **attrs: Any) -> Step:  # noqa: ANN401 - attributes
     return lambda net, y: net.conv(y, 4, 4, name=name, **attrs)
 
 
+def between() -> Net:
+    """Conv and Relu 'op' before the normalization, behind it another Conv, and a Sigmoid that reads it too."""
+    net = Net()
+    y = net.node("Relu", net.conv(net.input("x", *SIZE), 4, 4, name="conv"), name="op")
+    y = net.bn(y, 4, name="bn")
+    net.output(net.node("Sigmoid", y, name="other"), shape=[None] * 4)
+    return ended(net, net.conv(y, 4, 4))
+
+
 def shared(*, output: bool) -> Net:
     """What the Conv computes is an output too, or read by somebody else."""
     net = behind()
@@ -443,6 +452,9 @@ CASES: dict[str, Case] = {
     ),
     "a result that is an output and nothing else": Case(first(out=True), "BNF019", "x", ("graph input",)),
     "a result that others read": Case(first(conv(), read=True), "BNF019", "op", ("Sigmoid 'op'",)),
+    "a shift before, and one of two readers behind": Case(
+        between(), "BNF018", "op", ("shift",)
+    ),
     # nested graphs
     "an input of a Loop": Case(nested("Loop"), "BNF019", "state", ("input of the body of Loop 'outer'",)),
     "what an outer Conv computes": Case(
