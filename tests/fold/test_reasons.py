@@ -162,7 +162,7 @@ def conv(name: str = "conv", **attrs: Any) -> Step:  # noqa: ANN401 - attributes
 
 
 def between() -> Net:
-    """Conv and Relu 'op' before the normalization, behind it another Conv, and a Sigmoid that reads it too."""
+    """Conv and Relu 'op' before the normalization, behind it a Conv, and a Sigmoid that reads it too."""
     net = Net()
     y = net.node("Relu", net.conv(net.input("x", *SIZE), 4, 4, name="conv"), name="op")
     y = net.bn(y, 4, name="bn")
