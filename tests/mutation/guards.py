@@ -118,6 +118,13 @@ GUARDS = (
     Guard("a shape that the caller may replace", "model/shapes.py", "    if not frozen:\n        _forget_defaults(bare)\n", ""),
     Guard("products of a matrix and of a transposed one", "fold/matrix.py", "alike = (one.weight.shape, one.feature, one.turned) == (other.weight.shape, other.feature, other.turned)", "alike = one.weight.shape == other.weight.shape"),
     Guard("a channel that is read twice", "fold/ops/select.py", "own is not None and not whole.take(axis, chosen).equals(affine)", "False"),
+    # Cost
+    Guard("more nodes than before", "fold/cost.py", "if gained > len(gone):", "if False:"),
+    Guard("more operations, by ratio", "fold/cost.py", "if added <= taken:", "if True:"),
+    Guard("more operations, by size", "fold/cost.py", "or after <= before:", "or True:"),
+    # Rounded when the model runs
+    Guard("half precision that runtimes round differently", "model/quantizing.py", "if not all(np.array_equal(found[0], other) for other in found[1:]):", "if False:"),
+    Guard("onnxruntime's own dequantizer names no axis", "fold/draft.py", "(axis not in own or unsaid)", "axis not in own"),
     # Writing
     Guard("a shared weight that others still read", "fold/emit.py", "self._count_readers(home) == len(slots)", "True"),
     Guard("a weight that is a graph output", "fold/emit.py", "and not home.is_output", ""),
