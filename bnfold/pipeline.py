@@ -28,7 +28,9 @@ from bnfold.model.validate import validate
 from bnfold.model.write import staged, to_bytes
 from bnfold.provenance import Provenance, config_sha256
 from bnfold.remote import elsewhere
+from bnfold.report.metrics import metrics
 from bnfold.report.schema import Report, Seconds, Size
+from bnfold.source import Model, Source, model_of
 from bnfold.urls import is_url
 from bnfold.verification.options import BUDGET, Provider, TruthMode, Verification
 from bnfold.verification.verdict import FoldEvidence, Status, Verdict
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from bnfold.fold.weight import Stored
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
 
-Source = str | Path | bytes | onnx.ModelProto
 Progress = Callable[[str], None]
 
 
@@ -107,6 +108,10 @@ class Result:
         with staged(open_model(source), ModelEdits(), Path(path)) as stage:
             stage.commit()
 
+    def metrics(self) -> dict[str, float]:
+        """The report as flat, finite numbers, for `mlflow.log_metrics`; see `bnfold.report.metrics`."""
+        return metrics(self.report)
+
     def raise_for_status(self) -> None:
         """Fail unless the result was shown to be equivalent.
 
@@ -133,7 +138,7 @@ def inspect(
     """Say of every normalization where it would go or why it stays; writes nothing.
 
     Args:
-        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        model: a path, serialized bytes, a ModelProto, or a torch.onnx.ONNXProgram; it is not changed.
         freeze: take initializers that the caller could override for constants.
         include: name patterns (shell style); when there are any, only matching normalizations fold.
         exclude: name patterns; matching normalizations stay.
@@ -143,7 +148,7 @@ def inspect(
         ModelError: the model cannot be read or is not valid.
     """
     options = Options(freeze, tuple(include), tuple(exclude), merge)
-    report = _decide(model, options, _silent).report
+    report = _decide(model_of(model), options, _silent).report
     return Result(replace(report, options=_asked(options)), None)
 
 
@@ -160,7 +165,7 @@ def explain(
     """What was tried for each normalization of one name; the options are those of `inspect`.
 
     Args:
-        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        model: a path, serialized bytes, a ModelProto, or a torch.onnx.ONNXProgram; it is not changed.
         name: of the node, of its output, or of the node in the local function that it stands in.
         freeze: take initializers that the caller could override for constants.
         include: name patterns (shell style); when there are any, only matching normalizations fold.
@@ -172,8 +177,9 @@ def explain(
         ModelError: the model cannot be read or is not valid.
     """
     options = Options(freeze, tuple(include), tuple(exclude), merge)
-    with _naming(model):
-        opened, _ = _open(model)
+    given = model_of(model)
+    with _naming(given):
+        opened, _ = _open(given)
         with paused():
             return explanations(opened, options, name)
 
@@ -205,7 +211,7 @@ def optimize(
     """Fold every normalization that can be folded exactly, and prove that nothing else changed.
 
     Args:
-        model: a path, serialized bytes, or a ModelProto, which is not changed.
+        model: a path, serialized bytes, a ModelProto, or a torch.onnx.ONNXProgram; it is not changed.
         output: where to write the result; without it the result stays in memory.
         in_place: replace the model file itself.
         verify: compare original and result numerically before anything is written.
@@ -236,10 +242,11 @@ def optimize(
         EnvironmentFault: the result cannot be written, or verification cannot run.
     """
     tell = progress or _silent
-    target = _target(model, output, in_place=in_place)
+    given = model_of(model)
+    target = _target(given, output, in_place=in_place)
     options = Options(freeze, tuple(include), tuple(exclude), merge)
     how = Verification(inputs, ranges, seed, truth, provider, per_fold, budget)
-    job = _Job(model, None if dry_run else target, verify, bench, provenance, how, tell)
+    job = _Job(given, None if dry_run else target, verify, bench, provenance, how, tell)
     result, guilty = job.run(options), None
     while (guilty := job.guilty(result, options)) is not None and keep_going:
         options = replace(options, rejected=(*options.rejected, guilty))
@@ -302,7 +309,7 @@ class _NoTimeError(Exception):
 class _Job:
     """One call of `optimize`, but for the options of the plan, which a failed verification may change."""
 
-    model: Source
+    model: Model
     target: Path | None
     verified: bool
     measured: bool
@@ -375,8 +382,9 @@ def verify(
     """Whether two models compute the same function, whatever tool made the second one.
 
     Args:
-        original: path, serialized bytes or ModelProto of the model that is right by definition.
-        folded: the other one.
+        original: the model that is right by definition; a path, serialized bytes, a ModelProto, or a
+            torch.onnx.ONNXProgram; it is not changed.
+        folded: the other one, in any of these forms.
         inputs: what both are fed. By input name an array in the input's dtype, a file (.npz, .npy, .pb), a
             folder of them, or a shape (a tuple of sizes); or a sequence of mappings of arrays, one a feed; or
             a file or folder that holds all inputs. What is left out gets seeded values.
@@ -397,12 +405,13 @@ def verify(
     from bnfold.verification.pair import verify as judge  # noqa: PLC0415  # a fold without verification does without it
 
     digests = []
-    for model in (original, folded):
+    models = model_of(original), model_of(folded)
+    for model in models:
         with _naming(model):
             opened, _ = _open(model)
             digests.append(opened.sha256())
     how = Verification(inputs, ranges, seed, truth, provider, budget=budget)
-    verdict = judge(_path_or_bytes(original), _path_or_bytes(folded), how, progress=progress)
+    verdict = judge(_path_or_bytes(models[0]), _path_or_bytes(models[1]), how, progress=progress)
     return replace(verdict, original_sha256=digests[0], folded_sha256=digests[1])
 
 
@@ -421,7 +430,7 @@ def benchmark(
     """Measure how fast two models run in onnxruntime, side by side.
 
     Args:
-        a: path, serialized bytes or ModelProto of the model to compare with.
+        a: the model to compare with; a path, serialized bytes, a ModelProto, or a torch.onnx.ONNXProgram.
         b: the same for the other one.
         levels: onnxruntime's optimization levels.
         batches: batch sizes; none takes the one that the model states, or 1 where it states none.
@@ -441,12 +450,13 @@ def benchmark(
     """
     from bnfold.benchmarking.pair import benchmark as race  # noqa: PLC0415  # a fold does without
 
-    for model in (a, b):
+    models = model_of(a), model_of(b)
+    for model in models:
         with _naming(model):
             _open(model)
     return race(
-        _path_or_bytes(a),
-        _path_or_bytes(b),
+        _path_or_bytes(models[0]),
+        _path_or_bytes(models[1]),
         levels=levels,
         batches=batches,
         threads=threads,
@@ -468,7 +478,7 @@ class _Check:
 
     verify: bool
     bench: bool
-    source: Source
+    source: Model
     edits: ModelEdits
     written: tuple[tuple[str, Stored], ...]
     how: Verification
@@ -554,7 +564,7 @@ def _aligned(
 
 
 @contextmanager
-def _naming(model: Source) -> Iterator[None]:
+def _naming(model: Model) -> Iterator[None]:
     """Errors in a model name the file they are in."""
     try:
         yield
@@ -583,7 +593,7 @@ class _Decision:
     report: Report
 
 
-def _decide(model: Source, options: Options, tell: Progress) -> _Decision:
+def _decide(model: Model, options: Options, tell: Progress) -> _Decision:
     # The digest takes about as long as the plan, and another core.
     with _naming(model), ThreadPoolExecutor(1) as background:
         tell("reading")
@@ -598,14 +608,14 @@ def _decide(model: Source, options: Options, tell: Progress) -> _Decision:
         return _Decision(planned.model, edits, _report(model, opened, planned, digest.result(), seconds))
 
 
-def _open(model: Source) -> tuple[ModelFile, Seconds]:
+def _open(model: Model) -> tuple[ModelFile, Seconds]:
     started = time.perf_counter()
     opened = open_model(model)
     validate(opened)
     return opened, Seconds(read=time.perf_counter() - started)
 
 
-def _target(model: Source, output: str | Path | None, *, in_place: bool) -> Path | None:
+def _target(model: Model, output: str | Path | None, *, in_place: bool) -> Path | None:
     if in_place:
         if output is not None:
             raise UsageError("give an output or ask for in-place, not both")
@@ -645,7 +655,7 @@ def _on_disk(report: Report, opened: ModelFile, edits: ModelEdits, target: Path,
     return Result(report, None)
 
 
-def _report(model: Source, opened: ModelFile, planned: Planned, digest: str, seconds: Seconds) -> Report:
+def _report(model: Model, opened: ModelFile, planned: Planned, digest: str, seconds: Seconds) -> Report:
     proto, decided = opened.proto, planned.plan
     frozen = tuple(f"{name!r}, which callers could override, is a constant now" for name in decided.frozen)
     return Report(
@@ -678,7 +688,7 @@ def _size(model: ModelFile) -> Size:
     return Size(sum(1 for _ in calls(model.proto)), model.size_bytes)
 
 
-def _path_or_bytes(model: Source) -> Path | bytes:
+def _path_or_bytes(model: Model) -> Path | bytes:
     if isinstance(model, onnx.ModelProto):
         serialized: bytes = model.SerializeToString(deterministic=True)
         return serialized
