@@ -82,6 +82,33 @@ def test_a_real_effect_is_found(rng: np.random.Generator, truth: float, says: Fi
         assert found.speedup.value == pytest.approx(truth, rel=0.08)  # seven times 0.03 * 1.25 / sqrt(12)
 
 
+@pytest.mark.parametrize("kind", ["normal", "heavy", "busy"])
+@pytest.mark.parametrize("count", [FEWEST, 12])
+def test_of_equal_models_hardly_any_is_called_faster_or_slower(
+    rng: np.random.Generator, kind: str, count: int
+) -> None:
+    """At any noise, in at most 5 % of the cases, the promise of the interval."""
+    for spread in (0.002, 0.02, 0.2):
+        said = Counter(
+            compare(ratios(rng, spread, kind=kind, count=count), ratios(rng, spread, kind=kind), 0).finding
+            for _ in range(TRIALS // 4)
+        )
+        assert (said["faster"] + said["slower"]) / (TRIALS // 4) <= 0.05
+
+
+@pytest.mark.parametrize(("truth", "says"), [(1.1, "faster"), (1 / 1.1, "slower")])
+@pytest.mark.parametrize(("kind", "power"), [("normal", 0.99), ("heavy", 0.95), ("busy", 0.8)])
+def test_ten_percent_are_found(
+    rng: np.random.Generator, truth: float, says: Finding, kind: str, power: float
+) -> None:
+    """By twelve blocks that scatter by 2 %, and never taken for the opposite."""
+    said: Counter[Finding] = Counter()
+    for _ in range(TRIALS // 4):
+        said[compare(ratios(rng, 0.02, truth=truth, kind=kind), ratios(rng, 0.02, kind=kind), 0).finding] += 1
+    assert said[says] / (TRIALS // 4) >= power
+    assert said[{"faster": "slower", "slower": "faster"}[says]] == 0  # type: ignore[index]  # one of the two
+
+
 def test_an_effect_as_large_as_the_noise_is_none(rng: np.random.Generator) -> None:
     """A in one session is 5 % faster than in another: then 4 % say nothing of B, however sharp."""
     found = compare(ratios(rng, 1e-4, truth=1.04), ratios(rng, 1e-4, truth=1.05), 0)
