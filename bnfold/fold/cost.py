@@ -67,13 +67,13 @@ def _more_operations(gone: Mapping[Node, int], layers: Sequence[Node], draft: Dr
         added, taken = sum(filter(None, shares)), Fraction(sum(saved))
         if added <= taken:
             return None
-        evidence = f"{float(added / taken):.3g} times the operations of what it takes away"
+        evidence = f"{float(added / taken):.3g} times the operations of what goes"
         return _reason(layers[0], evidence)
     before = _total([_size(node.outputs[0], draft) for node in gone], saved)
     after = _total([_size(node.outputs[0], draft) for node in layers], [1] * len(layers))
     if before is None or after is None or after <= before:
         return None
-    return _reason(layers[0], f"{_said(after)} operations for the {_said(before)} of what it takes away")
+    return _reason(layers[0], f"{_said(after)}, what goes {_said(before)}")
 
 
 def _reason(layer: Node, evidence: str) -> Reason:
@@ -126,4 +126,6 @@ def _total(
 
 def _said(total: tuple[tuple[int, int], ...]) -> str:
     degree, number = total[0]
-    return f"{number:,}" + f" times {degree} open dimension{'s' * (degree > 1)}" * (degree > 0)
+    if not degree:
+        return f"{number:,} operations"
+    return f"{number:,} operations for each index of {degree} open dimension{'s' * (degree > 1)}"

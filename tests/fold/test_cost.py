@@ -39,16 +39,20 @@ def test_an_add_before_a_mean(rows: int, folds: bool) -> None:
         return
     result = expect(averaged(rows).model(), folded=set(), kept={"bn": "BNF025"})
     assert the_reason(result) == (
-        f"the Add that MatMul 'product' would gain takes {8 * rows:,} operations "
-        "for the 16 of what it takes away"
+        f"the Add that MatMul 'product' would gain takes {8 * rows:,} operations, what goes 16 operations"
     )
 
 
 def test_a_mean_over_rows_whose_number_is_open() -> None:
     result = expect(averaged("T").model(), folded=set(), kept={"bn": "BNF025"})
-    assert "8 times 1 open dimension operations for the 16" in the_reason(result)
+    assert "takes 8 operations for each index of 1 open dimension, what goes 16 operations" in the_reason(
+        result
+    )
     result = expect(averaged("T", batch="N").model(), folded=set(), kept={"bn": "BNF025"})
-    assert "4 times 2 open dimensions operations for the 8 times 1 open dimension" in the_reason(result)
+    assert (
+        "takes 4 operations for each index of 2 open dimensions, what goes 8 operations for each"
+        in the_reason(result)
+    )
 
 
 def test_an_open_dimension_that_both_have() -> None:
