@@ -421,6 +421,7 @@ def benchmark(
     *,
     levels: Sequence[Level] = ("disable_all", "enable_basic", "enable_all"),
     batches: Sequence[int] = (),
+    inputs: Inputs | Wishes = None,
     threads: int = 1,
     provider: str = "cpu",
     seconds: float = 60.0,
@@ -434,6 +435,7 @@ def benchmark(
         b: the same for the other one.
         levels: onnxruntime's optimization levels.
         batches: batch sizes; none takes the one that the model states, or 1 where it states none.
+        inputs: what both are fed instead, as in `verify`; of feeds of one size the first is timed.
         threads: of onnxruntime within an operator.
         provider: "cpu" or "cuda".
         seconds: how long it may take, about; each level is measured once in any case.
@@ -459,6 +461,7 @@ def benchmark(
         _path_or_bytes(models[1]),
         levels=levels,
         batches=batches,
+        inputs=inputs,
         threads=threads,
         provider=provider,
         seconds=seconds,

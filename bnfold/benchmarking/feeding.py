@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.verification.feeding import check_provider, first_accepted
+from bnfold.verification.feeding import choose_feeds as feeds_of
 from bnfold.verification.feeds import NoFeedError, candidate_sizes, input_specs, make_feed
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from bnfold.verification.case import Case
     from bnfold.verification.feeds import Feed, InputSpec
+    from bnfold.verification.inputs import Wishes
 
 
 def choose_feeds(case: Case, batches: Sequence[int]) -> tuple[Feed, ...]:
@@ -30,6 +32,25 @@ def choose_feeds(case: Case, batches: Sequence[int]) -> tuple[Feed, ...]:
     return tuple(
         _feed(case, specs if batch is None else _with_batch(specs, batch)) for batch in batches or (None,)
     )
+
+
+def wished_feeds(case: Case, wishes: Wishes) -> tuple[Feed, ...]:
+    """Of the feeds that the user wants the first of each size: others take the same time.
+
+    Raises:
+        UsageError: they do not fit model A, or leave inputs that cannot be made up.
+        EnvironmentFault: it does not run on the provider asked for.
+    """
+    try:
+        feeds, _ = feeds_of(case, wishes)
+    except NoFeedError as error:
+        raise UsageError(f"model A cannot be run: {error}") from error
+    if not (wishes.files or wishes.arrays):
+        return feeds[:1]
+    firsts: dict[object, Feed] = {}
+    for feed in feeds:
+        firsts.setdefault(tuple((name, array.shape) for name, array in feed.values.items()), feed)
+    return tuple(firsts.values())
 
 
 def batch_of(feed: Feed) -> int | None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from bnfold.benchmarking.comparison import FEWEST, compare
 from bnfold.benchmarking.counting import count_bn, count_macs
-from bnfold.benchmarking.feeding import batch_of, choose_feeds
+from bnfold.benchmarking.feeding import batch_of, choose_feeds, wished_feeds
 from bnfold.benchmarking.measuring import Block, Setup, examine, measure
 from bnfold.benchmarking.result import Benchmark, Facts, Latency, Level, LevelResult, Machine, Runtime, Timing
 from bnfold.errors import EnvironmentFault, UsageError
@@ -32,6 +32,7 @@ from bnfold.model.store import open_model
 from bnfold.verification.case import Case, interface_mismatch
 from bnfold.verification.case import open_model as open_case
 from bnfold.verification.feeding import check_provider
+from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.sessions import PROVIDERS, available_cores
 from bnfold.version import __version__
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from bnfold.benchmarking.measuring import Times
     from bnfold.verification.feeds import Feed
+    from bnfold.verification.inputs import Inputs
 
 Progress = Callable[[str], None]
 
@@ -59,6 +61,7 @@ def benchmark(
     *,
     levels: Sequence[Level] = LEVELS,
     batches: Sequence[int] = (),
+    inputs: Inputs | Wishes = None,
     threads: int = 1,
     provider: str = "cpu",
     seconds: float = SECONDS,
@@ -72,6 +75,7 @@ def benchmark(
         b: the other one.
         levels: onnxruntime's optimization levels.
         batches: batch sizes; none takes the one that the model states, or 1.
+        inputs: what both are fed instead, as in `bnfold.verify`.
         threads: of onnxruntime within an operator.
         provider: "cpu" or "cuda"; a silent fall back to the CPU is an error.
         seconds: how long it may take, about; each level is measured once in any case.
@@ -86,6 +90,9 @@ def benchmark(
     started = time.monotonic()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     _check(levels, batches, threads, provider, seconds)
+    if inputs is not None and batches:
+        raise UsageError("give batch sizes or inputs, which have their own, not both")
+    wishes = inputs if isinstance(inputs, Wishes) else understand(inputs)
     say = progress or (lambda _line: None)
     with tempfile.TemporaryDirectory(prefix="bnfold-bench-") as scratch:
         case = Case(
@@ -101,7 +108,7 @@ def benchmark(
         mismatch = interface_mismatch(case)
         if mismatch:
             raise UsageError(f"the models cannot be compared: {mismatch}")
-        feeds = choose_feeds(case, batches)
+        feeds = choose_feeds(case, batches) if inputs is None else wished_feeds(case, wishes)
         setup = Setup(case.original.path, case.folded.path, feeds, provider, threads, _TIMEOUT)
         facts = (_facts(a, setup.a, feeds[0]), _facts(b, setup.b, feeds[0]))
         series = [_Series(level, seconds / (len(levels) * _BLOCKS)) for level in levels]

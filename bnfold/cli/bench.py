@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnfold.cli.options import Json, Reports, Seed
+from bnfold.cli.options import Inputs, Json, Reports, Seed
 from bnfold.cli.output import check_reports, print_data, print_text, write_report
 from bnfold.errors import UsageError
 
@@ -50,6 +50,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    inputs: Inputs = None,
     threads: Annotated[int, typer.Option(help="Of onnxruntime within an operator.", metavar="N", min=1)] = 1,
     provider: Annotated[
         Device, typer.Option(help="What runs both models; it is an error where it cannot.")
@@ -72,6 +73,7 @@ def bench(
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
+    from bnfold.verification.inputs import parse  # noqa: PLC0415  # slow
 
     with progress() as tell:
         result = pipeline.benchmark(
@@ -79,6 +81,7 @@ def bench(
             b,
             levels=levels,
             batches=batches,
+            inputs=parse(inputs) if inputs else None,
             threads=threads,
             provider=provider.value,
             seconds=seconds,

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from support import command
 from support.command import Outcome
@@ -59,6 +60,7 @@ def test_the_table(call: Call, monkeypatch: pytest.MonkeyPatch, short: Benchmark
         "models": ("model.onnx", "other.onnx"),
         "levels": ("enable_all", "disable_all"),
         "batches": (1, 8),
+        "inputs": None,
         "threads": 2,
         "provider": "cuda",
         "seconds": 9.0,
@@ -86,6 +88,27 @@ def test_nonsense_is_two(call: Call, arguments: tuple[str, ...], says: str) -> N
     found = call("bench", "model.onnx", "other.onnx", *arguments)
     assert found.code == Exit.USAGE
     assert says in found.error
+
+
+def test_inputs_of_the_user(call: Call) -> None:
+    found = call(
+        "bench", "model.onnx", "other.onnx", "--json", "--level", "all", "--input", "x=3x3x6x6", *SHORT
+    )
+    (timing,) = json.loads(found.out)["levels"][0]["steady"]
+    assert (timing["batch"], timing["work"]) == (3, "x 3x3x6x6")
+
+
+def test_of_feeds_of_one_size_the_first_is_measured() -> None:
+    feeds = [{"x": np.zeros((size, 3, 6, 6), np.float32)} for size in (2, 2, 5)]
+    found = bnfold.benchmark(
+        command.small(), command.other(), levels=["enable_all"], seconds=0.01, inputs=feeds
+    )
+    assert [timing.batch for timing in found.levels[0].steady] == [2, 5]
+
+
+@pytest.mark.parametrize("arguments", [("--input", "z=1x3x6x6"), ("--input", "x=1x3x6x6", "--batch", "2")])
+def test_inputs_that_make_no_sense_are_two(call: Call, arguments: tuple[str, ...]) -> None:
+    assert call("bench", "model.onnx", "other.onnx", *arguments).code == Exit.USAGE
 
 
 @pytest.mark.parametrize("arguments", [("model.onnx",), ("model.onnx", "other.onnx", "--provider", "tpu")])
