@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import UsageError
 from bnfold.folders import SUFFIX, is_model, models_below
+from bnfold.urls import is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -100,6 +101,8 @@ def _target(path: Path, root: Path) -> Target:
 
 
 def _nothing(wanted: str, base: Path) -> str:
+    if is_url(wanted):
+        return f"{shown(wanted)}: models at URLs cannot be checked; fetch them into a folder first"
     if (base / wanted).is_dir():
         return f"{wanted}: no {SUFFIX} file in this folder; is it the right one?"
     if glob.has_magic(wanted):

@@ -132,3 +132,10 @@ def test_the_root_is_that_of_the_repository(tree: Path) -> None:
     assert root_of(tree / "deep" / "er") == tree / "deep" / "er"
     (tree / ".git").touch()  # of a worktree or a submodule it is a file
     assert root_of(tree / "deep" / "er") == tree
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/models/", "https://me:hunter2@host/*.onnx?sig=hunter2"])
+def test_a_url_is_refused_as_one_without_its_secrets(tree: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="URLs cannot be checked") as caught:
+        expand([url], base=tree, root=tree)
+    assert "hunter2" not in str(caught.value)
