@@ -45,6 +45,9 @@ def wished_feeds(case: Case, wishes: Wishes) -> tuple[Feed, ...]:
         feeds, _ = feeds_of(case, wishes)
     except NoFeedError as error:
         raise UsageError(f"model A cannot be run: {error}") from error
+    texts = sorted({name for feed in feeds for name, array in feed.values.items() if array.dtype == object})
+    if texts:
+        raise UsageError(f"input {texts[0]!r} holds strings; a model that reads them cannot be measured")
     if not (wishes.files or wishes.arrays):
         return feeds[:1]
     firsts: dict[object, Feed] = {}

@@ -205,7 +205,8 @@ def _judge(
 
 
 def _work(feed: Feed) -> str:
-    return "; ".join(f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.values.items())
+    shapes = (f"{name} {'x'.join(map(str, a.shape)) or 'scalar'}" for name, a in feed.values.items())
+    return "; ".join(shapes) or "no inputs"
 
 
 def _timing(work: str, batch: int | None, blocks: Sequence[Times], seed: int) -> Timing:

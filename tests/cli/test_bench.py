@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 from support import command
 from support.command import Outcome
@@ -15,7 +16,7 @@ from support.command import Outcome
 import bnfold
 from bnfold import pipeline
 from bnfold.cli import Exit
-from bnfold.errors import EnvironmentFault
+from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +105,19 @@ def test_of_feeds_of_one_size_the_first_is_measured() -> None:
         command.small(), command.other(), levels=["enable_all"], seconds=0.01, inputs=feeds
     )
     assert [timing.batch for timing in found.levels[0].steady] == [2, 5]
+
+
+def test_texts_are_refused_in_words() -> None:
+    text = onnx.helper.make_tensor_value_info("s", onnx.TensorProto.STRING, ["N"])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, ["N"])
+    node = onnx.helper.make_node("Identity", ["s"], ["y"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [text], [out]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    with pytest.raises(UsageError, match="input 's' holds strings; a model that reads them cannot be"):
+        bnfold.benchmark(model, model, seconds=0.01, inputs=[{"s": np.array(["a"])}])
 
 
 @pytest.mark.parametrize("arguments", [("--input", "z=1x3x6x6"), ("--input", "x=1x3x6x6", "--batch", "2")])
