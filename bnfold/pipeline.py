@@ -527,7 +527,7 @@ class _Check:
         self.tell("verifying the weights")
         self._check_algebra(open_model(result))
         self.tell("verifying the results")
-        verdict = judge(_path_or_bytes(self.source), result, self.how, progress=self.tell)
+        verdict = judge(_path_or_bytes(self.source), result, self.how, inside=False, progress=self.tell)
         return replace(verdict, per_fold=self._per_fold(folds, result)) if self.how.per_fold else verdict
 
     def _per_fold(self, folds: tuple[Fold, ...], result: Path | bytes) -> tuple[FoldEvidence, ...]:

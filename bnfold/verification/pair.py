@@ -37,6 +37,7 @@ def verify(
     folded: Path | bytes,
     how: Verification | None = None,
     *,
+    inside: bool = True,
     progress: Progress | None = None,
 ) -> Verdict:
     """Say whether two models compute the same function.
@@ -45,6 +46,8 @@ def verify(
         original: the model to be trusted, a file or serialized bytes.
         folded: the model to be judged.
         how: what to feed, what to run on, what to judge by.
+        inside: whether tensors inside the models are compared too (`layers`). Whoever has compared each weight
+            that was written with its exact value learns nothing from that.
         progress: is told what happens, one short line at a time.
 
     Raises:
@@ -58,11 +61,11 @@ def verify(
     wishes = how.inputs if isinstance(how.inputs, Wishes) else understand(how.inputs, how.ranges)
     started = time.monotonic()
     with case_of(original, folded, how, progress) as case:
-        result = _verify(case, wishes, how.truth)
+        result = _verify(case, wishes, how.truth, inside=inside)
     return replace(result, seconds=time.monotonic() - started)
 
 
-def _verify(case: Case, wishes: Wishes, mode: TruthMode) -> Verdict:
+def _verify(case: Case, wishes: Wishes, mode: TruthMode, *, inside: bool) -> Verdict:
     mismatch = interface_mismatch(case)
     if mismatch:
         return verdict(case, "different", f"different: {mismatch}", Evidence(), ())
@@ -78,7 +81,7 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode) -> Verdict:
     obstacle = "not asked for"
     if mode != "bound":
         try:
-            evidence += judged_by_truth(case, feeds, first, second)
+            evidence += judged_by_truth(case, feeds, first, second, inside=inside)
         except TruthUnavailableError as error:
             obstacle = str(error)
         except BudgetSpentError:
