@@ -46,8 +46,8 @@ def verify(
         original: the model to be trusted, a file or serialized bytes.
         folded: the model to be judged.
         how: what to feed, what to run on, what to judge by.
-        inside: whether tensors inside the models are compared too (`layers`). Whoever has compared each weight
-            that was written with its exact value learns nothing from that.
+        inside: whether tensors inside the models are compared too (`layers`). Whoever has compared every
+            weight that was written with its exact value learns nothing from that.
         progress: is told what happens, one short line at a time.
 
     Raises:
