@@ -596,7 +596,8 @@ class Grower:
             return None
         scales = [1.0, 1.0, self.pick(1.0, 2.0), self.pick(2.0, 1.5)]
         if self.chance(10):
-            scales[1] = self.pick(2.0, 1.3)
+            # 7/5 puts no point halfway between two, where rounding decides: 5 (2k + 1) is never 14 n.
+            scales[1] = self.pick(2.0, 1.4)
         after = tuple(math.floor(d * s) for d, s in zip(t.shape, scales, strict=True))
         mode = self.pick("nearest", "nearest", "linear")
         factors = self.net.init(np.array(scales), elem=FLOAT)
