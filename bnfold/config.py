@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import UsageError
+from bnfold.urls import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,6 +62,8 @@ class Feeds:
 
     def _anchored(self, text: str) -> str:
         name, equals, what = text.partition("=")
+        if is_url(text) or is_url(what):
+            return text  # joined to a folder it would be a URL no more, and be shown with its password
         if not equals or (self.folder / text).exists():
             return str(self.folder / text)
         return text if _SHAPE.fullmatch(what) else f"{name}={self.folder / what}"

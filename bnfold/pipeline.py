@@ -415,6 +415,7 @@ def verify(
     return replace(verdict, original_sha256=digests[0], folded_sha256=digests[1])
 
 
+@elsewhere
 def benchmark(
     a: Source,
     b: Source,

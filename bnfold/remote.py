@@ -22,6 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from bnfold.benchmarking.result import Benchmark
 from bnfold.errors import BnfoldError, EnvironmentFault, ModelError, UsageError
 from bnfold.model.store import external_locations
 from bnfold.urls import is_url, located, scheme, shown
@@ -72,7 +73,7 @@ def _is_foreign(place: object) -> bool:
     return isinstance(place, str) and scheme(place) != ""
 
 
-_MODELS = ("model", "original", "folded")
+_MODELS = ("model", "original", "folded", "a", "b")
 _PLACES = (*_MODELS, "output")
 
 
@@ -127,14 +128,23 @@ class _Stage:
             text = text.replace(path, shown(url)).replace(str(Path(path).parent), shown(_beside(url, "")))
         return text
 
-    def renamed(self, result: Any) -> Any:  # noqa: ANN401  # a Result, or a Verdict, which names no file
+    def renamed(self, result: Any) -> Any:  # noqa: ANN401  # a Result, a Benchmark, or a Verdict, which names no file
         """The result, whose report names the URLs."""
+        if isinstance(result, Benchmark):
+            return self._measured(result)
         if not hasattr(result, "report"):
             return result
         names = {path: shown(url) for path, url in self.urls.items()}
         report = result.report
         source, output = names.get(report.source, report.source), names.get(report.output, report.output)
         return replace(result, report=replace(report, source=source, output=output))
+
+    def _measured(self, found: Benchmark) -> Benchmark:
+        a, b = (
+            replace(facts, source=facts.source and self._said(facts.source)) for facts in (found.a, found.b)
+        )
+        levels = tuple(replace(level, failure=self._said(level.failure)) for level in found.levels)
+        return replace(found, a=a, b=b, levels=levels, findings=tuple(map(self._said, found.findings)))
 
 
 def _name(url: str) -> str:

@@ -283,3 +283,14 @@ def test_a_signed_url(server: tuple[str, Path]) -> None:
     with pytest.raises(EnvironmentFault, match="403") as caught:
         bnfold.inspect(f"{url}/private/external.onnx?token=wrong")
     assert "wrong" not in str(caught.value)
+
+
+def test_a_benchmark_over_http(server: tuple[str, Path], scratch: Path) -> None:
+    url, folder = server
+    (folder / "private").mkdir()
+    external(command.small(), folder / "private", "weights")
+    signed = f"{url}/private/external.onnx?token=secret"
+    found = bnfold.benchmark(signed, command.small(), levels=["enable_all"], seconds=0.01)
+    assert found.a.source == f"{url}/private/external.onnx?***"
+    assert "secret" not in found.to_json()
+    assert str(scratch) not in found.to_json()

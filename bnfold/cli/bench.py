@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from bnfold.cli.options import Inputs, Json, Reports, Seed
 from bnfold.cli.output import check_reports, print_data, print_text, write_report
 from bnfold.errors import UsageError
+from bnfold.urls import located
 
 if TYPE_CHECKING:
     from bnfold.benchmarking.result import Level
@@ -27,16 +27,12 @@ class Device(StrEnum):
 
 def bench(
     a: Annotated[
-        Path,
-        typer.Argument(
-            help="The model to compare with: the original.", metavar="A", readable=False, show_default=False
-        ),
+        str,
+        typer.Argument(help="The model to compare with: the original.", metavar="A", show_default=False),
     ],
     b: Annotated[
-        Path,
-        typer.Argument(
-            help="The other one: what was made of it.", metavar="B", readable=False, show_default=False
-        ),
+        str,
+        typer.Argument(help="The other one: what was made of it.", metavar="B", show_default=False),
     ],
     *,
     level: Annotated[
@@ -69,7 +65,7 @@ def bench(
 
     from bnfold.report.formats import BENCHMARKS  # noqa: PLC0415  # slow
 
-    check_reports(report, a, b, formats=BENCHMARKS)
+    check_reports(report, located(a), located(b), formats=BENCHMARKS)
 
     from bnfold import pipeline  # noqa: PLC0415  # slow
     from bnfold.progress import progress  # noqa: PLC0415  # slow
@@ -77,8 +73,8 @@ def bench(
 
     with progress() as tell:
         result = pipeline.benchmark(
-            a,
-            b,
+            located(a),
+            located(b),
             levels=levels,
             batches=batches,
             inputs=parse(inputs) if inputs else None,

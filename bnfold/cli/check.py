@@ -10,6 +10,7 @@ import typer
 
 from bnfold.cli.options import Exclude, Include, ProviderChoice, Reports
 from bnfold.cli.output import check_reports, encoded, plain_text, print_data, print_text, write_report
+from bnfold.cli.place import local
 from bnfold.cli.settings import first, runner, settings
 from bnfold.errors import EnvironmentFault, UsageError
 
@@ -50,7 +51,10 @@ def check(
     baseline: Annotated[
         Path | None,
         typer.Option(
-            help="Findings that are listed in this file do not fail.", metavar="FILE", show_default=False
+            parser=local("--baseline"),
+            help="Findings that are listed in this file do not fail.",
+            metavar="FILE",
+            show_default=False,
         ),
     ] = None,
     update_baseline: Annotated[
@@ -88,7 +92,7 @@ def check(
     if first(require_all, settled.require_all, default=False):
         kinds = policy.stricter(kinds)
     if baseline is None and settled.baseline is not None:
-        baseline = place / settled.baseline
+        baseline = place / local("baseline")(str(settled.baseline))
     wanted = paths or settled.models
     if not wanted:
         raise UsageError("nothing to check: give a model, a glob or a folder, or set models in [tool.bnfold]")

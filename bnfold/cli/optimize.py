@@ -26,6 +26,7 @@ from bnfold.cli.options import (
     TruthChoice,
 )
 from bnfold.cli.output import check_reports, print_result
+from bnfold.cli.place import local
 from bnfold.cli.settings import first, runner, settings
 from bnfold.cli.several import Several, several
 from bnfold.errors import UsageError
@@ -52,7 +53,12 @@ def optimize(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the model itself.")] = False,
     out_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results of several models.", metavar="DIR", show_default=False),
+        typer.Option(
+            parser=local("--out-dir"),
+            help="Folder for the results of several models.",
+            metavar="DIR",
+            show_default=False,
+        ),
     ] = None,
     jobs: Annotated[
         int | None,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from bnfold.cli.place import local
+
 # Not typer's business whether they can be read: what is wrong with a model has its own exit code.
 Model = Annotated[
     str, typer.Argument(help="The ONNX model, a file or a URL.", metavar="MODEL", show_default=False)
@@ -46,6 +48,7 @@ Reports = Annotated[
     list[Path] | None,
     typer.Option(
         "--report",
+        parser=local("--report"),
         help="Also write a report here: .html, .json, .md, .sarif, or .xml (JUnit); repeatable.",
         metavar="FILE",
         show_default=False,

@@ -12,6 +12,7 @@ from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.fleet.places import places
 from bnfold.fleet.pool import in_processes
 from bnfold.fleet.task import Options, Task, failed, work
+from bnfold.urls import is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -56,6 +57,8 @@ def optimize_many(
             arguments that contradict each other; nothing has been done then.
         EnvironmentFault: no process can be started.
     """
+    if is_url(out_dir):
+        raise UsageError(f"out_dir={shown(out_dir)}: it must be on this machine, not at a URL")
     tasks = [
         Task(str(place.source), str(place.output), resume, options) for place in places(paths, Path(out_dir))
     ]

@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from bnfold.errors import UsageError
+from bnfold.urls import is_url, located, shown
 from bnfold.verification.feed_files import read_feeds, read_input
 from bnfold.verification.feeds import Feed, fed_inputs
 
@@ -66,7 +67,7 @@ def parse(inputs: Iterable[str], ranges: Iterable[str] = ()) -> Wishes:
     files: list[File] = []
     shapes: dict[str, tuple[int, ...]] = {}
     for text in inputs:
-        name, what = ("", text) if Path(text).exists() else _named(text)
+        name, what = ("", text) if is_url(text) or Path(text).exists() else _named(text)
         if not what:
             raise UsageError(f"--input {text}: nothing is given; expected a file, a folder or a shape")
         if _SHAPE.fullmatch(what):
@@ -74,12 +75,19 @@ def parse(inputs: Iterable[str], ranges: Iterable[str] = ()) -> Wishes:
                 raise UsageError(f"--input {text}: a shape needs the name of its input, as in x={what}")
             _once(shapes, name, tuple(int(size) for size in what.split("x")), f"--input {text}")
         else:
-            files.append(File(name, Path(what)))
+            files.append(File(name, _path(what)))
     limits: dict[str, Range] = {}
     for text in ranges:
         name, what = _named(text)
         _once(limits, name, _range(what, f"--range {text}"), f"--range {text}")
     return Wishes(tuple(files), (), shapes, limits)
+
+
+def _path(place: str | Path) -> Path:
+    where = located(place) if isinstance(place, str) else place
+    if isinstance(where, Path):
+        return where
+    raise UsageError(f"{shown(where)}: values for inputs must be on this machine, not at a URL")
 
 
 def understand(inputs: Inputs, ranges: Ranges = None) -> Wishes:
@@ -100,7 +108,7 @@ def understand(inputs: Inputs, ranges: Ranges = None) -> Wishes:
     if inputs is None:
         return Wishes(ranges=limits)
     if isinstance(inputs, (str, Path)):
-        return Wishes((File("", Path(inputs)),), ranges=limits)
+        return Wishes((File("", _path(inputs)),), ranges=limits)
     if not isinstance(inputs, Mapping):
         feeds = tuple({name: _array(name, value) for name, value in entry.items()} for entry in inputs)
         if not feeds:
@@ -109,7 +117,7 @@ def understand(inputs: Inputs, ranges: Ranges = None) -> Wishes:
     files, shapes, arrays = [], {}, {}
     for name, value in inputs.items():
         if isinstance(value, (str, Path)):
-            files.append(File(name, Path(value)))
+            files.append(File(name, _path(value)))
         elif isinstance(value, tuple):
             shapes[name] = tuple(int(size) for size in value)
         else:

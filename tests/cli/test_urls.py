@@ -64,3 +64,66 @@ def test_what_goes_wrong_is_one_line(call: Call, arguments: tuple[str, ...], cod
     assert found.code == code
     assert says in found.error
     assert "secret" not in found.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "model.onnx", "--report", "{}r.json"),
+        ("optimize", "model.onnx", "--report", "{}r.json"),
+        ("verify", "model.onnx", "other.onnx", "--report", "{}r.json"),
+        ("bench", "model.onnx", "other.onnx", "--report", "{}r.json"),
+        ("check", "model.onnx", "--report", "{}r.json"),
+        ("check", "model.onnx", "--baseline", "{}b.json"),
+        ("check", "model.onnx", "--update-baseline", "--baseline", "{}b.json"),
+        ("check", "{}m.onnx"),
+        ("optimize", "model.onnx", "--out-dir", "{}out"),
+        ("optimize", "{}*.onnx", "--out-dir", "out"),
+        ("optimize", "model.onnx", "-o", "{}m.onnx"),
+        ("optimize", "model.onnx", "--dry-run", "--input", "x={}x.npz"),
+        ("optimize", "model.onnx", "--dry-run", "--input", "{}x.npz?sig=secret"),
+        ("verify", "model.onnx", "other.onnx", "--input", "x={}x.npz?sig=secret"),
+        ("bench", "model.onnx", "other.onnx", "--input", "x={}x.npz"),
+    ],
+    ids=" ".join,
+)
+def test_places_that_are_no_urls(call: Call, arguments: tuple[str, ...]) -> None:
+    before = sorted(Path().rglob("*"))
+    found = call(*(text.format("https://me:secret@h/") for text in arguments))
+    assert found.code == Exit.USAGE
+    assert found.error.count("\n") <= 1
+    assert "https://***h/" in found.err
+    assert "secret" not in found.err + found.out
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["baseline", "feeds"])
+def test_urls_in_the_settings(call: Call, key: str) -> None:
+    url = "https://me:secret@h/x.npz"
+    said = f'baseline = "{url}"' if key == "baseline" else f'[feeds]\n"*.onnx" = ["x={url}"]'
+    Path("bnfold.toml").write_text(said)
+    found = call("check" if key == "baseline" else "optimize", "model.onnx")
+    assert found.code == Exit.USAGE
+    assert "https://***h/" in found.err
+    assert "secret" not in found.err + found.out
+
+
+def test_bench(call: Call, scratch: Path) -> None:
+    arguments = ("--json", "--level", "all", "--seconds", "0.01")
+    found = call("bench", "memory://model.onnx", "other.onnx", *arguments)
+    assert found.code == Exit.DONE, found.err
+    said = json.loads(found.out)
+    assert (said["a"]["source"], said["b"]["source"]) == ("memory://model.onnx", "other.onnx")
+    assert str(scratch) not in found.out
+    found = call("bench", "https://u:secret@127.0.0.1:1/m.onnx?sig=secret", "memory://model.onnx")
+    assert found.code == Exit.FAULT
+    assert "secret" not in found.err
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where bnfold keeps what it has fetched."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
