@@ -3,7 +3,8 @@
 What the model declares about its own intermediate tensors is not trusted where inference can tell:
 a stale `value_info` must not decide which axis carries the channels. Neither is it asked about single
 dimensions that inference leaves open: runtimes do not reject a wrong one (onnxruntime warns, and goes on with
-what it computes), so that a fold which leant on it could be wrong without anybody noticing. What follows from
+what it computes), so that a fold which leant on it could be wrong without anybody noticing. Nor do they check
+the inputs of a Loop's body, whose sizes may change from one iteration to the next. What follows from
 the integers that a model computes is proved instead (`bnfold.model.integers`).
 """
 
@@ -181,8 +182,10 @@ def _bare(model: ModelFile) -> ModelProto:
     bare = ModelProto()
     bare.CopyFrom(model.proto)
     del bare.metadata_props[:]
-    for _, graph in _graphs(bare.graph, Scope()):
+    for scope, graph in _graphs(bare.graph, Scope()):
         del graph.value_info[:]
+        if scope.bodies:
+            _forget_sizes(graph)
         _forget_impossible_sizes(graph)
         _inline_shape_operands(model, graph)
         _declare_sparse(graph)
@@ -264,6 +267,13 @@ def _declare_sparse(graph: GraphProto) -> None:
             helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims)
         )
     del graph.sparse_initializer[:]
+
+
+def _forget_sizes(body: GraphProto) -> None:
+    """What a body declares of its inputs and outputs but their ranks."""
+    for info in (*body.input, *body.output):
+        for dim in info.type.tensor_type.shape.dim:
+            dim.Clear()
 
 
 def _forget_impossible_sizes(graph: GraphProto) -> None:

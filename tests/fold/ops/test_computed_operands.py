@@ -277,6 +277,31 @@ def test_a_body_that_hides_a_size_of_the_graph_around_it() -> None:
         expect(net.model(), folded={"then_bn", "else_bn"}, feeds=feeds)
 
 
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+def test_a_size_that_the_body_of_a_loop_declares_of_what_changes(mode: str) -> None:
+    """Five by five it is declared, and was before the first iteration; each adds a row and a column."""
+    body = Net(prefix="body")
+    for name, elem in (("i", INT64), ("go", 9)):
+        body.input(name, elem=elem)
+    x = body.input("state", 1, 4, 5, 5)
+    wide, narrow = (
+        body.node("Conv", x, body.init(body.draw(4, 4, k, k)), auto_pad=mode, strides=[2, 2]) for k in (3, 2)
+    )
+    y = body.bn(body.node("Add", wide, narrow), 4, name="bn")
+    longer = body.node("Pad", x, body.ints(0, 0, 0, 0, 0, 0, 1, 1))
+    body.output(body.node("Identity", "go"), elem=9, shape=[])
+    body.output(longer, shape=[1, 4, None, None])
+    body.output(body.node("GlobalAveragePool", y), shape=[1, 4, 1, 1])
+    net = Net()
+    x = net.input("x", 1, 4, "h", "w")
+    net.node("Loop", net.ints(3), "", x, out=["last", "means"], body=body.graph("body"))
+    net.output("last", shape=[1, 4, None, None])
+    net.output("means", shape=[None, 1, 4, 1, 1])
+    feeds = {"x": np.random.default_rng(1).normal(size=(1, 4, 5, 5)).astype(np.float32)}
+    model = helper.make_model(net.graph(), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    expect(model, folded={"bn"}, feeds=feeds)
+
+
 # --- operands that the caller may replace -----------------------------------------------------------------
 
 
