@@ -22,13 +22,14 @@ from bnfold.version import __version__
 if TYPE_CHECKING:
     from bnfold.fleet.outcome import Outcome
     from bnfold.fleet.run import optimize_many
-    from bnfold.pipeline import Result, benchmark, inspect, optimize, verify
+    from bnfold.pipeline import benchmark, inspect, optimize, verify
+    from bnfold.result import Result
 
 __all__ = ["Outcome", "Result", "__version__", "benchmark", "inspect", "optimize", "optimize_many", "verify"]
 
 _HOMES = {
     "Outcome": "bnfold.fleet.outcome",
-    "Result": "bnfold.pipeline",
+    "Result": "bnfold.result",
     "benchmark": "bnfold.pipeline",
     "inspect": "bnfold.pipeline",
     "optimize": "bnfold.pipeline",

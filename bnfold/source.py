@@ -6,12 +6,18 @@ A `torch.onnx.ONNXProgram` is known by its `model_proto`, so that torch need not
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import onnx
 
 from bnfold.errors import ModelError, UsageError
+from bnfold.model.store import ModelFile, open_model
+from bnfold.model.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Program(Protocol):
@@ -56,3 +62,33 @@ def model_of(source: Source) -> Model:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def naming(model: Model) -> Iterator[None]:
+    """Errors in a model name the file they are in."""
+    try:
+        yield
+    except ModelError as error:
+        if not isinstance(model, (str, Path)) or str(model) in str(error):
+            raise
+        raise ModelError(f"{model}: {error}") from error
+
+
+def valid(model: Model) -> ModelFile:
+    """The model, opened and looked through.
+
+    Raises:
+        ModelError: it cannot be read or is not valid.
+    """
+    opened = open_model(model)
+    validate(opened)
+    return opened
+
+
+def path_or_bytes(model: Model) -> Path | bytes:
+    """The model as another process can be given it."""
+    if isinstance(model, onnx.ModelProto):
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized
+    return Path(model) if isinstance(model, str) else model

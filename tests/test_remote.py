@@ -214,7 +214,7 @@ def test_a_result_that_cannot_be_put_leaves_nothing(
 
 def test_a_result_that_differs_is_not_put(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     verdict = bnfold.verify(command.small(), command.other())
-    monkeypatch.setattr("bnfold.pipeline._Check._verdict", lambda *_: verdict)
+    monkeypatch.setattr("bnfold.checking.Check._verdict", lambda *_: verdict)
     result = bnfold.optimize(command.small(), output="memory://out.onnx")
     assert result.report.output is None
     assert stored(memory) == []

@@ -34,7 +34,7 @@ from bnfold.urls import located, shown
 
 if TYPE_CHECKING:
     from bnfold.fleet.task import Options
-    from bnfold.pipeline import Result
+    from bnfold.result import Result
 
 
 def optimize(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from bnfold.pipeline import Result
+    from bnfold.result import Result
 
 _UNBROKEN = 10_000  # columns
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bnfold.errors import BnfoldError
-    from bnfold.pipeline import Result
+    from bnfold.result import Result
 
 # The gravest first: bnfold or the machine failed, wrong arguments, no valid model, other results, no verdict.
 GRAVITY = (4, 2, 3, 1, 5, 0)

@@ -143,7 +143,7 @@ def _mask(*, block: bool) -> None:
 
 
 def _start(ended: Connection) -> None:
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _vanish)
     threading.Thread(target=_watch, args=(ended,), daemon=True).start()
 
 
@@ -153,14 +153,22 @@ def _watch(ended: Connection) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _vanish(*_: object) -> NoReturn:
+    """Between two tasks: unwinding would give up the lock of a message half read, and the next one read it."""
+    os._exit(1)
+
+
 def _leave(*_: object) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleaning up
     raise SystemExit
 
 
 def _work(work: Callable[[Task], Outcome], task: Task) -> Outcome:
+    signal.signal(signal.SIGTERM, _leave)
     try:
-        return work(task)
+        outcome = work(task)
     except SystemExit:
         # All is tidied up. Handed on, this would be a result, and the process would wait for a next model.
         os._exit(1)
+    signal.signal(signal.SIGTERM, _vanish)
+    return outcome

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnfold.fold.folded import Fold
     from bnfold.fold.reasons import Refusal
     from bnfold.gate.targets import Target
-    from bnfold.pipeline import Result
+    from bnfold.result import Result
     from bnfold.verification.options import Provider
     from bnfold.verification.verdict import Verdict
 

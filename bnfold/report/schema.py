@@ -65,7 +65,7 @@ class Report:
         notes: what else the user should know, one line each.
         seconds: time spent.
         benchmark: how fast the source and the result run; None where that was not measured.
-        result_sha256: of the resulting model file, external data not included; None when there is none.
+        result_sha256: of the resulting model file, external data not included; None when it was not verified.
         options: what was asked for, by the names of `bnfold.optimize`, as plain values.
         environment: versions of Python, of the platform and of the packages that bnfold uses.
         patterns: how the graph looks around the folds.

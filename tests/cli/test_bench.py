@@ -15,6 +15,8 @@ from support.command import Outcome
 
 import bnfold
 from bnfold import pipeline
+from bnfold.benchmarking import pair
+from bnfold.checking import Check
 from bnfold.cli import Exit
 from bnfold.errors import EnvironmentFault, UsageError
 
@@ -169,7 +171,7 @@ def test_ctrl_c(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_optimize_measures_what_it_made(
     call: Call, monkeypatch: pytest.MonkeyPatch, short: Benchmark
 ) -> None:
-    monkeypatch.setattr(pipeline, "benchmark", lambda *_, **__: short)
+    monkeypatch.setattr(pair, "benchmark", lambda *_, **__: short)
     report = json.loads(call("optimize", "model.onnx", "--bench", "--json").out)
     assert report["benchmark"]["schema"] == "bnfold.bench/1"
     assert report["verdict"]["status"] == "equivalent"
@@ -182,7 +184,7 @@ def test_where_nothing_was_folded_nothing_is_measured(call: Call, monkeypatch: p
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(pipeline, "benchmark", never)
+    monkeypatch.setattr(pair, "benchmark", never)
     found = call("optimize", "model.onnx", "--bench", "--exclude", "*")
     assert found.code == Exit.DONE
     assert "note: speed was not measured: nothing was folded" in found.out
@@ -194,7 +196,7 @@ def test_a_result_that_cannot_be_measured_is_written_all_the_same(
     def fails(*_: object, **__: object) -> None:
         raise EnvironmentFault("no onnxruntime today")
 
-    monkeypatch.setattr(pipeline, "benchmark", fails)
+    monkeypatch.setattr(pair, "benchmark", fails)
     found = call("optimize", "model.onnx", "--bench", "--no-verify")
     assert found.code == Exit.DONE
     assert "note: speed was not measured: no onnxruntime today" in found.out
@@ -208,6 +210,6 @@ def test_a_wrong_result_is_not_measured(folder: Path, call: Call, monkeypatch: p
         raise AssertionError
 
     verdict = pipeline.verify(folder / "model.onnx", folder / "other.onnx")
-    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
-    monkeypatch.setattr(pipeline, "benchmark", never)
+    monkeypatch.setattr(Check, "_verdict", lambda *_: verdict)
+    monkeypatch.setattr(pair, "benchmark", never)
     assert call("optimize", "model.onnx", "--bench").code == Exit.FINDING

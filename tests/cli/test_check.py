@@ -19,6 +19,7 @@ from support import command, gate
 from support.command import Outcome
 
 from bnfold import pipeline
+from bnfold.checking import Check
 from bnfold.cli import Exit
 from bnfold.report import formats
 from bnfold.verification.verdict import Verdict
@@ -131,7 +132,7 @@ def test_verification_is_run_where_it_is_asked_for(
     before = digest(folder)
     assert call("check", "model.onnx", "--fail-on", "mismatch").code == Exit.DONE
     verdict = pipeline.verify(folder / "model.onnx", folder / "other.onnx")
-    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    monkeypatch.setattr(Check, "_verdict", lambda *_: verdict)
     found = call("check", "model.onnx", "--fail-on", "mismatch", "--format", "json")
     assert (found.code, states(found)["model.onnx"][0]) == (Exit.FINDING, ("BNF030", "fails"))
     assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE
@@ -142,7 +143,7 @@ def test_what_cannot_be_verified_is_five(folder: Path, call: Call, monkeypatch: 
     """No verdict is none, where one was asked for."""
     command.save(command.small(), folder / "model.onnx")
     verdict = Verdict("not verified", "not verified: the runtime cannot run it", (), (), (), "", 0, 0.0)
-    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    monkeypatch.setattr(Check, "_verdict", lambda *_: verdict)
     found = call("check", "model.onnx", "--fail-on", "mismatch", "--format", "json")
     assert (found.code, ("BNF031", "noted") in states(found)["model.onnx"]) == (Exit.INCONCLUSIVE, True)
     assert call("check", "model.onnx", "--fail-on", "invalid").code == Exit.DONE

@@ -11,7 +11,8 @@ import pytest
 from support import command
 from support.command import Outcome
 
-from bnfold import pipeline
+from bnfold import job, pipeline
+from bnfold.checking import Check
 from bnfold.cli import Exit
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def test_a_result_that_differs_is_one_and_not_written(
     before = sorted(p.name for p in folder.iterdir())
     verdict = pipeline.verify(folder / "model.onnx", folder / "other.onnx")
     assert verdict.status == "different"
-    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    monkeypatch.setattr(Check, "_verdict", lambda *_: verdict)
     found = call("optimize", "model.onnx")
     assert found.code == Exit.FINDING
     assert "written             nothing" in found.out
@@ -201,7 +202,7 @@ def test_a_bug_is_four_and_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) 
     def bug(*_: object) -> None:
         raise ZeroDivisionError("over\n  several lines")
 
-    monkeypatch.setattr(pipeline, "plan_through_calls", bug)
+    monkeypatch.setattr(job, "plan_through_calls", bug)
     found = call("inspect", "model.onnx")
     assert found.code == Exit.FAULT
     assert "ZeroDivisionError: over several lines" in found.error
@@ -212,7 +213,7 @@ def test_memory_that_runs_out_is_four(call: Call, monkeypatch: pytest.MonkeyPatc
     def starved(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pipeline, "plan_through_calls", starved)
+    monkeypatch.setattr(job, "plan_through_calls", starved)
     found = call("inspect", "model.onnx")
     assert (found.code, found.error) == (Exit.FAULT, "out of memory")
 

@@ -16,6 +16,7 @@ from support import command
 from support.command import Outcome
 
 from bnfold import pipeline
+from bnfold.checking import Check
 from bnfold.cli import Exit
 
 Call = Callable[..., Outcome]
@@ -138,7 +139,7 @@ def test_a_result_that_differs_is_the_gravest_but_an_error(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict = pipeline.verify("model.onnx", "other.onnx")
-    monkeypatch.setattr(pipeline._Check, "_verdict", lambda *_: verdict)
+    monkeypatch.setattr(Check, "_verdict", lambda *_: verdict)
     found = call("optimize", "model.onnx", "--out-dir", "out", "-j", "1")
     assert found.code == Exit.FINDING
     assert "model.onnx: different: " in found.out

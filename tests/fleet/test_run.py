@@ -20,7 +20,7 @@ from support import command
 from support.claims import batch_norms
 
 import bnfold
-from bnfold import pipeline
+from bnfold import job
 from bnfold.errors import EnvironmentFault, ModelError, UsageError
 from bnfold.fleet.outcome import Outcome, worst
 
@@ -117,7 +117,7 @@ def test_contradictions_come_before_any_work(fleet: Path) -> None:
 
 @pytest.mark.usefixtures("fleet")
 def test_a_bug_with_one_model_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = vars(pipeline)["plan_through_calls"]
+    plan = vars(job)["plan_through_calls"]
 
     def bug(model: Any, options: Any) -> Any:  # noqa: ANN401  # whatever the real one takes
         if str(model.path).endswith("kept.onnx"):
@@ -126,7 +126,7 @@ def test_a_bug_with_one_model_stops_no_other(monkeypatch: pytest.MonkeyPatch) ->
             raise MemoryError
         return plan(model, options)
 
-    monkeypatch.setattr(pipeline, "plan_through_calls", bug)
+    monkeypatch.setattr(job, "plan_through_calls", bug)
     outcomes = bnfold.optimize_many(["models"], out_dir="out", verify=False, jobs=1)
     said = {Path(o.source).name: str(o.error) for o in outcomes if o.error}
     assert set(said) == {"broken.onnx", "external.onnx", "kept.onnx"}

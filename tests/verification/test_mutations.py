@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 import bnfold
-from bnfold import pipeline
+from bnfold import job
 from bnfold.errors import EnvironmentFault
 from bnfold.model import write
 
@@ -69,6 +69,6 @@ def test_one_stored_weight_off_by_a_thousandth_never_leaves_bnfold(
     def damaged(model: ModelFile, edits: ModelEdits) -> bytes:
         return wrong(onnx.ModelProto.FromString(right(model, edits)), name, all_of_it=False)
 
-    monkeypatch.setattr(pipeline, "to_bytes", damaged)
+    monkeypatch.setattr(job, "to_bytes", damaged)
     with pytest.raises(EnvironmentFault, match="wrong weight"):
         bnfold.optimize(DIGITS)

@@ -10,9 +10,9 @@ import pytest
 from support import browser
 
 from bnfold.fleet.outcome import Outcome
-from bnfold.pipeline import Result
 from bnfold.report import html
 from bnfold.report.pair import PairReport
+from bnfold.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,10 +17,10 @@ from bnfold.fleet.outcome import Outcome
 from bnfold.fold.folded import Fold
 from bnfold.fold.patterns import Box, Drawing, Pattern
 from bnfold.fold.reasons import Code, Reason, Refusal
-from bnfold.pipeline import Result
 from bnfold.report import html
 from bnfold.report.pair import PairReport
 from bnfold.report.wording import one_line
+from bnfold.result import Result
 from bnfold.verification.verdict import FoldEvidence, Status, Verdict
 
 if TYPE_CHECKING:
