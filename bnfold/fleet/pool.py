@@ -154,7 +154,7 @@ def _watch(ended: Connection) -> None:
 
 
 def _vanish(*_: object) -> NoReturn:
-    """Between two tasks: unwinding would give up the lock of a message half read, and the next one read it."""
+    """Between two tasks; unwinding would give up the lock of a message half read, for the next to read on."""
     os._exit(1)
 
 
