@@ -63,7 +63,7 @@ def several(wanted: Several, jobs: int | None, reports: list[Path] | None, *, as
 
         show(0, len(tasks), "")
         try:
-            outcomes = run(tasks, jobs=jobs, progress=tell)
+            outcomes = run(tasks, wanted.out_dir, jobs=jobs, progress=tell)
         except KeyboardInterrupt:
             with suppress(OSError):
                 print(  # noqa: T201  # as the line that follows it

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bnfold.errors import BnfoldError
+    from bnfold.fleet.ledger import Record
     from bnfold.result import Result
 
 # The gravest first: bnfold or the machine failed, wrong arguments, no valid model, other results, no verdict.
@@ -26,6 +27,7 @@ class Outcome:
         error: why there is none.
         resumed: whether an earlier run had made this very result, which was left as it is.
         verified: whether verification was asked for.
+        record: what a later run needs to know of the result to leave it as it is.
     """
 
     source: str
@@ -34,6 +36,7 @@ class Outcome:
     error: BnfoldError | None = None
     resumed: bool = False
     verified: bool = True
+    record: Record | None = None
 
     @property
     def exit_code(self) -> int:

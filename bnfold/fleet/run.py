@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from concurrent.futures import BrokenExecutor, CancelledError, as_completed
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from bnfold.errors import EnvironmentFault, UsageError
+from bnfold.fleet import ledger
 from bnfold.fleet.places import places
 from bnfold.fleet.pool import in_processes
 from bnfold.fleet.task import Options, Task, failed, work
@@ -42,8 +44,8 @@ def optimize_many(
             None for processes of our own (a script must call this below `if __name__ == "__main__":`).
         jobs: how many models at a time without an executor; None for one to a core. With 1 it is done in this
             process.
-        resume: leave a result alone that says of itself that this version made it from the same model with
-            the same options (`bnfold.provenance`); a model with external data is done again.
+        resume: leave a result alone that this version made from the same model with the same options, and
+            found equivalent; without verification, whatever was found. `bnfold.fleet.ledger` remembers that.
         progress: told each outcome as it comes.
         options: those of `bnfold.optimize`, for every model; with `dry_run` nothing is written.
 
@@ -62,11 +64,12 @@ def optimize_many(
     tasks = [
         Task(str(place.source), str(place.output), resume, options) for place in places(paths, Path(out_dir))
     ]
-    return run(tasks, executor=executor, jobs=jobs, progress=progress)
+    return run(tasks, Path(out_dir), executor=executor, jobs=jobs, progress=progress)
 
 
 def run(
     tasks: Sequence[Task],
+    out_dir: Path,
     *,
     executor: Executor | None = None,
     jobs: int | None = None,
@@ -82,10 +85,15 @@ def run(
         raise UsageError("an executor decides itself how many models it does at a time; give no jobs")
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs={jobs}: at least one model must be done at a time")
+    names = [Path(task.output).relative_to(out_dir).as_posix() for task in tasks]
+    known = ledger.read(out_dir)
+    tasks = [replace(task, known=known.get(name)) for name, task in zip(names, tasks, strict=True)]
     outcomes: dict[int, Outcome] = {}
     with closing(_done(tasks, executor, jobs)) as done:
         for index, outcome in done:
             outcomes[index] = outcome
+            if not tasks[index].options.get("dry_run"):
+                ledger.note(out_dir, names[index], outcome.record)
             if progress is not None:
                 progress(outcome)
     return tuple(outcomes[index] for index in range(len(tasks)))

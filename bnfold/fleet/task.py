@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from bnfold.errors import BnfoldError, EnvironmentFault, UsageError
+from bnfold.errors import BnfoldError, EnvironmentFault
+from bnfold.fleet import ledger
 from bnfold.fleet.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bnfold.fleet.ledger import Record
+    from bnfold.result import Result
     from bnfold.verification.inputs import Inputs, Ranges, Wishes
     from bnfold.verification.options import Provider, TruthMode
 
@@ -45,19 +49,14 @@ class Task:
         output: where its result goes.
         resume: leave a result alone that an earlier run has made.
         options: of `bnfold.optimize`.
-
-    Raises:
-        UsageError: they contradict each other.
+        known: how the result that is there was made.
     """
 
     source: str
     output: str
     resume: bool
     options: Options
-
-    def __post_init__(self) -> None:
-        if self.resume and not self.options.get("provenance", True):
-            raise UsageError("to resume, results must say where they come from: leave provenance on")
+    known: Record | None = None
 
     @property
     def verified(self) -> bool:
@@ -91,13 +90,30 @@ def failed(task: Task, error: BnfoldError) -> Outcome:
 def _worked(task: Task) -> Outcome:
     from bnfold import pipeline  # noqa: PLC0415  # slow, and a process that only hands out work needs none of it
 
-    if task.resume and _is_done(task):
-        return Outcome(task.source, task.output, resumed=True, verified=task.verified)
-    if not task.options.get("dry_run"):
-        _make_folder(Path(task.output).parent)
+    config = _config_sha256(task)
+    if _is_done(task, config):
+        return Outcome(task.source, task.output, resumed=True, verified=task.verified, record=task.known)
+    if task.options.get("dry_run"):
+        result = pipeline.optimize(task.source, output=task.output, **task.options)
+        # The model of a dry run is nobody's: sent from process to process, a few would fill the memory.
+        return Outcome(task.source, task.output, replace(result, content=None), verified=task.verified)
+    # Before it is read: a model that changes meanwhile is done again.
+    source = _digest(task.source)
+    _make_folder(Path(task.output).parent)
     result = pipeline.optimize(task.source, output=task.output, **task.options)
-    # The model of a dry run is nobody's: sent from process to process, a few would fill the memory.
-    return Outcome(task.source, task.output, replace(result, content=None), verified=task.verified)
+    record = _record(result, config, source)
+    return Outcome(
+        task.source, task.output, replace(result, content=None), verified=task.verified, record=record
+    )
+
+
+def _record(result: Result, config: str, source: str | None) -> Record | None:
+    report = result.report
+    if report.output is None or source is None:
+        return None
+    output = _digest(report.output)
+    status = "not verified" if report.verdict is None else report.verdict.status
+    return None if output is None else ledger.Record(report.version, config, source, output, status)
 
 
 def _make_folder(folder: Path) -> None:
@@ -107,28 +123,36 @@ def _make_folder(folder: Path) -> None:
         raise EnvironmentFault(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
-def _is_done(task: Task) -> bool:
-    """Whether the result says of itself that this version made it from this model with these options.
+def _is_done(task: Task, config: str) -> bool:
+    """Whether an earlier run has made this very result, and judged it as well as this one would."""
+    from bnfold.version import __version__  # noqa: PLC0415  # as it is now
 
-    A digest of a model file does not cover external data, so a model that has some is done again. So is one
-    in which nothing was folded, since its result says nothing: that is quick, there is nothing to verify.
-    """
-    from bnfold.fold import options  # noqa: PLC0415  # slow, as above
-    from bnfold.model.store import open_model  # noqa: PLC0415
-    from bnfold.provenance import Provenance, config_sha256  # noqa: PLC0415
-    from bnfold.version import __version__  # noqa: PLC0415
+    known = task.known
+    if not task.resume or known is None or (known.version, known.config) != (__version__, config):
+        return False
+    if task.verified and known.status != "equivalent":
+        return False
+    return known.source == _digest(task.source) and known.output == _digest(task.output)
 
+
+def _digest(path: str) -> str | None:
+    """None where there is none; whoever needs the file says why."""
     try:
-        made, source = open_model(task.output), open_model(task.source)
-    except BnfoldError:
-        return False
-    said = Provenance.of(made.proto)
-    if said is None or source.external:
-        return False
-    config = options.Options(
+        return ledger.digest(Path(path))
+    except (BnfoldError, OSError):
+        return None
+
+
+def _config_sha256(task: Task) -> str:
+    """Of all options that decide what the result is."""
+    from bnfold.fold import options  # noqa: PLC0415  # slow, as above
+    from bnfold.provenance import config_sha256  # noqa: PLC0415
+
+    folding = options.Options(
         task.options.get("freeze", False),
         tuple(task.options.get("include", ())),
         tuple(task.options.get("exclude", ())),
         task.options.get("merge", True),
     )
-    return said == Provenance(__version__, source.sha256(), config_sha256(config), said.folds)
+    others = (task.options.get("provenance", True), task.options.get("keep_going", False))
+    return hashlib.sha256(f"{config_sha256(folding)} {others}".encode()).hexdigest()

@@ -97,7 +97,6 @@ def test_wrong_arguments_are_two(call: Call, arguments: tuple[str, ...]) -> None
         (("--out-dir", "out", "-o", "out.onnx"), "leave -o, --in-place and --bench out"),
         (("--out-dir", "out", "--in-place"), "leave -o, --in-place and --bench out"),
         (("--out-dir", "."), "would replace the model model.onnx"),
-        (("--out-dir", "out", "--resume", "--no-provenance"), "provenance"),
         (("nowhere/*.onnx", "--out-dir", "out"), "no .onnx file matches"),
         (("--out-dir", "out", "--report", "out/model.onnx"), "suffix, which must be"),
         (("-o", "model.onnx"), "model.onnx is the model itself"),

@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
+LEDGER = ".bnfold-resume.json"
 NAMES = ["a.onnx", "broken.onnx", "external.onnx", "kept.onnx", "sub/a.onnx"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != LEDGER
+    }
 
 
 def alone(name: str) -> dict[str, bytes]:
@@ -104,8 +109,8 @@ def test_options_reach_every_model() -> None:
 
 
 def test_contradictions_come_before_any_work(fleet: Path) -> None:
-    with pytest.raises(UsageError, match="provenance"):
-        bnfold.optimize_many(["models"], out_dir="out", resume=True, provenance=False)
+    with pytest.raises(UsageError, match=r"s3://\*\*\*b/out: it must be on this machine"):
+        bnfold.optimize_many(["models"], out_dir="s3://me:secret@b/out")
     with ThreadPoolExecutor(1) as executor, pytest.raises(UsageError, match="jobs"):
         bnfold.optimize_many(["models"], out_dir="out", executor=executor, jobs=2)
     with pytest.raises(UsageError, match="jobs=0"):
@@ -149,6 +154,9 @@ def test_the_gravest_counts() -> None:
 # --- resume -------------------------------------------------------------------------------------------------
 
 
+DONE = [name for name in NAMES if name != "broken.onnx"]
+
+
 def resumed(outcomes: Sequence[Outcome]) -> list[str]:
     return [o.source.removeprefix("models/") for o in outcomes if o.resumed]
 
@@ -163,7 +171,7 @@ def test_resume_leaves_what_is_done(fleet: Path) -> None:
     assert again() == []
     done = {name: (fleet / "out" / name).stat().st_mtime_ns for name in ("a.onnx", "sub/a.onnx")}
     before = files(fleet / "out")
-    assert again() == ["a.onnx", "sub/a.onnx"]
+    assert again() == DONE
     assert {name: (fleet / "out" / name).stat().st_mtime_ns for name in done} == done
     assert files(fleet / "out") == before
 
@@ -177,10 +185,10 @@ def test_without_resume_everything_is_done_again() -> None:
 def test_resume_goes_by_content(fleet: Path) -> None:
     again()
     os.utime(fleet / "models" / "a.onnx", (0, 0))
-    assert again() == ["a.onnx", "sub/a.onnx"]
+    assert again() == DONE
     command.save(command.other(), fleet / "models" / "a.onnx")
-    assert again() == ["sub/a.onnx"]
-    assert again() == ["a.onnx", "sub/a.onnx"]
+    assert again() == DONE[1:]
+    assert again() == DONE
 
 
 @pytest.mark.usefixtures("fleet")
@@ -190,7 +198,7 @@ def test_resume_goes_by_content(fleet: Path) -> None:
 def test_resume_minds_the_options(option: dict[str, Any]) -> None:
     again()
     assert again(**option) == []
-    assert again(**option) == ["a.onnx", "sub/a.onnx"]
+    assert again(**option) == DONE
 
 
 @pytest.mark.usefixtures("fleet")
@@ -211,7 +219,7 @@ def test_resume_minds_the_result(fleet: Path, how: str) -> None:
         result.write_bytes(expected[:-100])
     else:
         result.write_bytes((fleet / "models" / ("sub/a.onnx" if how == "another" else "a.onnx")).read_bytes())
-    assert again() == ["sub/a.onnx"]
+    assert again() == DONE[1:]
     assert result.read_bytes() == expected
 
 
@@ -224,6 +232,57 @@ def test_resume_after_the_external_data_changed(fleet: Path) -> None:
     (fleet / "models" / "weights").write_bytes(weights)
     assert "external.onnx" not in again()
     assert files(fleet / "out") != old
+    data = next(p for p in (fleet / "out").iterdir() if p.name.endswith(".data"))
+    data.write_bytes(bytes(data.stat().st_size))
+    assert "external.onnx" not in again()
+    assert "external.onnx" in again()
+
+
+@pytest.mark.usefixtures("fleet")
+def test_resume_minds_how_a_result_was_judged() -> None:
+    again()
+    assert again(verify=True) == []
+    assert again(verify=True) == DONE
+    assert again(verify=False) == DONE
+
+
+def test_what_is_inconclusive_is_judged_again(fleet: Path) -> None:
+    command.save(command.ill_conditioned(), fleet / "models" / "ill.onnx")
+    arguments: dict[str, Any] = {"out_dir": "out", "jobs": 1, "resume": True}
+    for _ in range(2):
+        (outcome,) = bnfold.optimize_many(["models/ill.onnx"], **arguments)
+        assert (outcome.resumed, outcome.exit_code) == (False, 5)
+    (outcome,) = bnfold.optimize_many(["models/ill.onnx"], verify=False, **arguments)
+    assert outcome.resumed
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"[]", b"null", b'{"schema": "bnfold.resume/1", "results": [1]}', b"\xff"],
+    ids=str,
+)
+def test_without_a_ledger_everything_is_done_again(fleet: Path, content: bytes | None) -> None:
+    again()
+    ledger = fleet / "out" / LEDGER
+    ledger.unlink() if content is None else ledger.write_bytes(content)
+    assert again() == []
+    assert again() == DONE
+    assert [p.name for p in (fleet / "out").iterdir() if "resume" in p.name] == [LEDGER]
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_dry_run_remembers_nothing() -> None:
+    again()
+    again(dry_run=True, exclude=["*"])
+    assert again() == DONE
+
+
+@pytest.mark.usefixtures("fleet")
+def test_results_without_provenance_are_resumed() -> None:
+    again(provenance=False)
+    assert again() == []
+    assert again(provenance=False) == []
+    assert again(provenance=False) == DONE
 
 
 # --- processes that die -------------------------------------------------------------------------------------
@@ -370,7 +429,7 @@ def test_what_is_done_stays(eight: Path) -> None:
         [sys.executable, "-c", code], cwd=eight, env=command.environment(), capture_output=True, check=False
     )
     assert found.returncode != 0
-    assert [p.name for p in (eight / "out").iterdir()] == ["0.onnx"]
+    assert sorted(p.name for p in (eight / "out").iterdir()) == [LEDGER, "0.onnx"]
     outcomes = bnfold.optimize_many(["many"], out_dir="out", jobs=1, verify=False, resume=True)
     assert [o.source for o in outcomes if o.resumed] == ["many/0.onnx"]
     assert all_there(eight)
