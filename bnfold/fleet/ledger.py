@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 NAME = ".bnfold-resume.json"
 _SCHEMA = "bnfold.resume/1"
@@ -87,12 +86,11 @@ def note(folder: Path, name: str, record: Record | None) -> None:
 def _write(folder: Path, records: Mapping[str, Record]) -> None:
     results = {name: asdict(records[name]) for name in sorted(records)}
     text = json.dumps({"schema": _SCHEMA, "results": results}, indent=1)
-    handle, temporary = tempfile.mkstemp(prefix=f"{NAME}-", dir=folder)
+    temporary = folder / f"{NAME}-{os.urandom(8).hex()}"
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
-        Path(temporary).replace(folder / NAME)
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(folder / NAME)
     except BaseException:
         with suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
