@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _Found = TypeVar("_Found")
 _NAMED = 4  # initializers named in a reason; enough to find them
 _LET = "change --include or --exclude to fold it"
-# Reasons that say it already, or that no option takes away.
-_TOLD = frozenset({Code.OVERRIDABLE, Code.EXCLUDED, Code.RESULTS_DIFFER})
+# Reasons that freezing does not take away.
+_TOLD = frozenset({Code.EXCLUDED, Code.RESULTS_DIFFER})
 
 
 def advised(made: Plan, options: Options | None, again: Callable[[Options], Plan]) -> Plan:
@@ -91,8 +91,14 @@ def _frozen(
         return
     trial = again(replace(options, freeze=True))
     goes = {_place(node): node for node in trial.goes}
+    stays = _by_place(trial.stays)
     for node, refusal in made.stays.items():
-        there = goes.get(_place(node))
+        there, other = goes.get(_place(node)), stays.get(_place(node))
+        if refusal.code is Code.OVERRIDABLE:
+            if other is not None:
+                hint = f"--freeze alone does not fold it: {other.code}, {other.reasons[0].evidence}"
+                yield refusal, _hinting(refusal, hint)
+            continue
         if there is None or refusal.code in _TOLD:
             continue
         told = tuple(reason for reason in refusal.reasons if reason.code is Code.OVERRIDABLE)

@@ -527,6 +527,12 @@ def test_freezing_that_would_not_help_is_no_advice() -> None:
     assert all("--freeze" not in reason.hint for reason in reasons)
 
 
+def test_a_statistic_that_can_be_replaced_where_freezing_alone_would_not_help() -> None:
+    (reason,) = stays(replaceable(first(read=True), "bn", 3))
+    assert (str(reason.code), reason.blocking) == ("BNF022", "k")
+    assert reason.hint.startswith("--freeze alone does not fold it: BNF019, 'x' is a graph input")
+
+
 def test_with_freeze_nothing_can_be_replaced() -> None:
     for name, case in CASES.items():
         if case.code == "BNF022":
