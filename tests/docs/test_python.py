@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support import command
 
-import bnfold
-
 if TYPE_CHECKING:
     import subprocess
 
-PAGE = Path(bnfold.__file__).parent.parent / "docs" / "python.md"
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 def examples() -> list[str]:
