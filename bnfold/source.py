@@ -6,6 +6,7 @@ A `torch.onnx.ONNXProgram` is known by its `model_proto`, so that torch need not
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -32,11 +33,15 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | onnx.ModelPro
 Model = str | Path | bytes | onnx.ModelProto
 
 
+# A scheme has two letters at least: `C:/` is a drive of Windows.
+_WAS_A_URL = re.compile(r"[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
+
+
 def model_of(source: Source) -> Model:
     """The path, bytes or ModelProto that a source stands for.
 
     Raises:
-        UsageError: it is nothing that stands for a model.
+        UsageError: it is nothing that stands for a model, or a URL in a Path.
         ModelError: the program is too large for a ModelProto.
     """
     if isinstance(source, (str, bytes, onnx.ModelProto)):
@@ -44,7 +49,11 @@ def model_of(source: Source) -> Model:
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
     if isinstance(source, os.PathLike):
-        return Path(source)
+        path = Path(source)
+        if _WAS_A_URL.match(path.as_posix()) and not path.exists():
+            # Said without the URL, whose password nobody would make unreadable any more.
+            raise UsageError("a URL is given as a str: a Path drops one of its slashes")
+        return path
     try:
         proto = getattr(source, "model_proto", None)
     except Exception as error:

@@ -112,6 +112,15 @@ def test_what_is_no_model_is_refused(model: Any, verb: str) -> None:  # noqa: AN
         getattr(bnfold, verb)(*models)
 
 
+@pytest.mark.parametrize("verb", ["optimize", "inspect", "verify", "benchmark"])
+def test_a_url_in_a_path_is_refused_without_its_password(verb: str) -> None:
+    model = Path("https://me:hunter2@h/model.onnx")
+    models = (model, model) if verb in {"verify", "benchmark"} else (model,)
+    with pytest.raises(UsageError, match="a URL is given as a str") as refused:
+        getattr(bnfold, verb)(*models)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_program_that_is_too_large() -> None:
     with pytest.raises(ModelError, match=r"TooLarge gives no model \(Failed to serialize proto\); save it"):
         bnfold.inspect(TooLarge())
