@@ -74,7 +74,7 @@ def bar() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda _done, _total, _name: None
         return
     from rich.console import Console  # noqa: PLC0415  # slow, and for terminals alone
-    from rich.progress import (  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415  # as above
         BarColumn,
         MofNCompleteColumn,
         Progress,

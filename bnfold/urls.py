@@ -21,7 +21,7 @@ def located(text: str) -> str | Path:
     """What a person wrote: a URL as it is, anything else as a path, `file://` included."""
     if scheme(text) == "file":
         from urllib.parse import urlsplit  # noqa: PLC0415  # slow, and few write file://
-        from urllib.request import url2pathname  # noqa: PLC0415
+        from urllib.request import url2pathname  # noqa: PLC0415  # as above
 
         parts = urlsplit(text)
         host = "" if parts.netloc in {"", "localhost"} else f"//{parts.netloc}"

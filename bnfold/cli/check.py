@@ -79,10 +79,10 @@ def check(
     and why, and whether it is valid. Changes no model.
     """
     from bnfold.gate import policy, run, targets  # noqa: PLC0415  # none of these is needed for help
-    from bnfold.gate.examine import Questions  # noqa: PLC0415
-    from bnfold.gate.finding import Kind  # noqa: PLC0415
-    from bnfold.progress import progress  # noqa: PLC0415
-    from bnfold.report.formats import SURVEYS  # noqa: PLC0415
+    from bnfold.gate.examine import Questions  # noqa: PLC0415  # as above
+    from bnfold.gate.finding import Kind  # noqa: PLC0415  # as above
+    from bnfold.progress import progress  # noqa: PLC0415  # as above
+    from bnfold.report.formats import SURVEYS  # noqa: PLC0415  # as above
 
     here = Path.cwd()
     root = targets.root_of(here)

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold import atomic
 from bnfold.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def print_result(result: Result, reports: list[Path] | None, *, as_json: bool, e
 def write_report(path: Path, text: str) -> None:
     """Write a report that a program reads."""
     try:
-        path.write_bytes(encoded(text))
+        atomic.write(path, encoded(text))
     except OSError as error:
         raise EnvironmentFault(f"the report {path} cannot be written: {error.strerror}") from error
 
@@ -97,9 +98,9 @@ def plain_text(renderable: RenderableType) -> str:
 
 def _text(renderable: RenderableType, *, terminal: bool, width: int | None) -> str:
     from rich.console import Console  # noqa: PLC0415  # slow
-    from rich.segment import Segment, Segments  # noqa: PLC0415
+    from rich.segment import Segment, Segments  # noqa: PLC0415  # slow, too
 
-    from bnfold.report.wording import one_line  # noqa: PLC0415
+    from bnfold.report.wording import one_line  # noqa: PLC0415  # for text alone
 
     console = Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",

@@ -21,7 +21,7 @@ def main() -> NoReturn:
     _open_streams()
     try:
         # Ctrl-C may come while it is imported, too.
-        from bnfold.cli.program import app  # noqa: PLC0415
+        from bnfold.cli.program import app  # noqa: PLC0415  # slow
 
         app()
     except BnfoldError as error:

@@ -39,12 +39,12 @@ class Several:
 def several(wanted: Several, jobs: int | None, reports: list[Path] | None, *, as_json: bool) -> NoReturn:
     """Optimize all of them, tell what came of each, and leave with the gravest exit code."""
     from bnfold.fleet.outcome import worst  # noqa: PLC0415  # slow
-    from bnfold.fleet.places import places  # noqa: PLC0415
-    from bnfold.fleet.run import run  # noqa: PLC0415
-    from bnfold.fleet.task import Task  # noqa: PLC0415
-    from bnfold.progress import bar  # noqa: PLC0415
-    from bnfold.report import fleet  # noqa: PLC0415
-    from bnfold.report.formats import FLEETS  # noqa: PLC0415
+    from bnfold.fleet.places import places  # noqa: PLC0415  # as above
+    from bnfold.fleet.run import run  # noqa: PLC0415  # as above
+    from bnfold.fleet.task import Task  # noqa: PLC0415  # as above
+    from bnfold.progress import bar  # noqa: PLC0415  # as above
+    from bnfold.report import fleet  # noqa: PLC0415  # as above
+    from bnfold.report.formats import FLEETS  # noqa: PLC0415  # as above
 
     chosen = places(wanted.models, wanted.out_dir)
     check_reports(

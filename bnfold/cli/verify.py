@@ -72,9 +72,9 @@ def verify(
         )
     if report:
         from bnfold.environment import environment  # noqa: PLC0415  # for reports alone
-        from bnfold.report.pair import PairReport  # noqa: PLC0415
-        from bnfold.verification.options import Verification  # noqa: PLC0415
-        from bnfold.version import __version__  # noqa: PLC0415
+        from bnfold.report.pair import PairReport  # noqa: PLC0415  # as above
+        from bnfold.verification.options import Verification  # noqa: PLC0415  # as above
+        from bnfold.version import __version__  # noqa: PLC0415  # as above
 
         how = Verification(wishes, None, seed, truth.value, runner(provider, settled), budget=budget)
         pair = PairReport(shown(original), shown(folded), verdict, how.asked(), environment(), __version__)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
+
+from bnfold import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ def read(folder: Path) -> dict[str, Record]:
         return {
             name: Record(**{key: str(entry[key]) for key in names}) for name, entry in said["results"].items()
         }
+    # Whatever it is, it is none of ours; the models are done again.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -86,11 +88,4 @@ def note(folder: Path, name: str, record: Record | None) -> None:
 def _write(folder: Path, records: Mapping[str, Record]) -> None:
     results = {name: asdict(records[name]) for name in sorted(records)}
     text = json.dumps({"schema": _SCHEMA, "results": results}, indent=1)
-    temporary = folder / f"{NAME}-{os.urandom(8).hex()}"
-    try:
-        temporary.write_text(text, encoding="ascii")
-        temporary.replace(folder / NAME)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    atomic.write(folder / NAME, text.encode("ascii"))

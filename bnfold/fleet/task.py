@@ -136,7 +136,7 @@ def _is_done(task: Task, config: str) -> bool:
 
 
 def _digest(path: str) -> str | None:
-    """None where there is none; whoever needs the file says why."""
+    """None where the file cannot be read: the model is done again then, which says why."""
     try:
         return ledger.digest(Path(path))
     except (BnfoldError, OSError):
@@ -146,7 +146,7 @@ def _digest(path: str) -> str | None:
 def _config_sha256(task: Task) -> str:
     """Of all options that decide what the result is."""
     from bnfold.fold import options  # noqa: PLC0415  # slow, as above
-    from bnfold.provenance import config_sha256  # noqa: PLC0415
+    from bnfold.provenance import config_sha256  # noqa: PLC0415  # as above
 
     folding = options.Options(
         task.options.get("freeze", False),

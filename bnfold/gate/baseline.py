@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold import atomic
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.gate.finding import Gone, Kind
 from bnfold.gate.policy import counts
@@ -151,16 +150,7 @@ def save(baseline: Baseline, path: Path) -> None:
     try:
         if path.is_file() and path.read_bytes() == data:
             return
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
-            raise
+        atomic.write(path, data)
     except OSError as error:
         raise EnvironmentFault(f"the baseline {path} cannot be written: {error.strerror}") from None
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from bnfold import atomic
 from bnfold.errors import EnvironmentFault
 
 INSTALL = "pip install 'bnfold[cuda]'"
@@ -173,15 +173,7 @@ def _kept(entry: Path) -> bytes | None:
 def _keep(entry: Path, cubin: bytes) -> None:
     """Write a file that other processes see whole or not at all; the last one wins, with the same bytes."""
     entry.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=entry.stem, delete=False) as file:
-        partial = Path(file.name)
-        try:
-            file.write(hashlib.sha256(cubin).digest() + cubin)
-            file.close()
-            partial.replace(entry)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+    atomic.write(entry, hashlib.sha256(cubin).digest() + cubin)
 
 
 def _dotted(version_: tuple[int, int]) -> str:

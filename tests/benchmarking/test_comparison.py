@@ -75,11 +75,13 @@ def test_a_machine_too_busy_to_tell(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize(("truth", "says"), [(1.3, "faster"), (1 / 1.3, "slower")])
 def test_a_real_effect_is_found(rng: np.random.Generator, truth: float, says: Finding) -> None:
+    spread, count = 0.03, 12
+    error = 1.25 * spread / math.sqrt(count)  # the standard error of a median
     for _ in range(50):
-        found = compare(ratios(rng, 0.03, truth=truth), ratios(rng, 0.03), 0)
+        found = compare(ratios(rng, spread, truth=truth, count=count), ratios(rng, spread, count=count), 0)
         assert found.finding == says
         assert found.speedup is not None
-        assert found.speedup.value == pytest.approx(truth, rel=0.08)  # seven times 0.03 * 1.25 / sqrt(12)
+        assert found.speedup.value == pytest.approx(truth, rel=7 * error)
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy", "busy"])

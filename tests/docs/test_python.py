@@ -53,7 +53,6 @@ def test_the_examples_run(tmp_path: Path) -> None:
 
 
 def test_the_examples_are_typed(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
     (tmp_path / "script.py").write_text(without_torch(), encoding="utf-8")
     found = command.run(cwd=tmp_path, program=(sys.executable, "-m", "mypy", "--strict", "script.py"))
     assert found.returncode == 0, found.stdout

@@ -58,7 +58,7 @@ def everything(full: Report, benchmark: Benchmark) -> Report:
     return replace(full, verdict=verdict, benchmark=benchmark)
 
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401  # plain data of any kind
     """Every value of plain data, with the keys on the way to it."""
     if isinstance(value, dict):
         for key, each in value.items():
