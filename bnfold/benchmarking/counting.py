@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from bnfold.model.shapes import Dim
+    from bnfold.model.integers import Dim
     from bnfold.model.store import ModelFile
 
 _STANDARD = frozenset({"", "ai.onnx"})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bnfold.fold.affine import Affine
-    from bnfold.model.view import Dim, Shape
+    from bnfold.model.integers import Dim, Shape
 
 
 MOST_CHANNELS = 1 << 24

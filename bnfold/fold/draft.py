@@ -13,11 +13,12 @@ from bnfold.fold.reasons import Code, Reason
 from bnfold.fold.weight import Stored, Weight
 from bnfold.model.constants import Constants, NotConstant
 from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
-from bnfold.model.view import Node, Shape, Use, Value, View
+from bnfold.model.view import Node, Use, Value, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from bnfold.model.integers import Shape
     from bnfold.model.view import Graph
 
 _SHOWN = 4  # readers named in a reason; enough to find the place

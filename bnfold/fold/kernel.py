@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from bnfold.fold.branch import Branch
     from bnfold.fold.changes import Change
     from bnfold.fold.draft import Draft
-    from bnfold.model.view import Node, Shape
+    from bnfold.model.integers import Shape
+    from bnfold.model.view import Node
 
 
 @dataclass(frozen=True)

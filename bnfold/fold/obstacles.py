@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bnfold.fold.operator import Refused
 from bnfold.fold.reasons import Code, Reason
 from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
 
@@ -104,7 +103,7 @@ def attribute_of_caller(node: Node) -> Reason:
     )
 
 
-def too_far(end: str) -> Refused:
+def too_far(end: str) -> Reason:
     """The walk has passed as many nodes as it may."""
     evidence = f"no weights within {HORIZON} nodes; the search ended at {end!r}"
-    return Refused((Reason(Code.NO_LINEAR_NEIGHBOUR, end, evidence),))
+    return Reason(Code.NO_LINEAR_NEIGHBOUR, end, evidence)

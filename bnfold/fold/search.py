@@ -306,7 +306,9 @@ class _Upstream:
                 found = yield self.ask(consumer, position, affine, depth, free=False)
                 return DeadEnd((shared,), HORIZON + depth) if free and isinstance(found, Way) else found
             outcome = (
-                self._outcome(consumer, position, value, affine) if depth < HORIZON else too_far(value.name)
+                self._outcome(consumer, position, value, affine)
+                if depth < HORIZON
+                else Refused((too_far(value.name),))
             )
             node = value.producer
             if self.trace is not None:
@@ -422,7 +424,7 @@ class _Downstream:
             arrival = self.arrivals[heappop(self.queue)[-1]]
             node, depth = arrival.node, arrival.depth
             self.passed.add(node)
-            outcome = self._outcome(arrival) if depth < HORIZON else too_far(node.label)
+            outcome = self._outcome(arrival) if depth < HORIZON else Refused((too_far(node.label),))
             if self.trace is not None:
                 self.trace.append(_step(depth, node, node.label, outcome))
             if isinstance(outcome, Absorbed):

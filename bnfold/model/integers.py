@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bnfold.model.view import Shape
-
+Dim = int | str | None  # a size, the name of one that the caller chooses, or unknown
+Shape = tuple[Dim, ...]
 Entries = Any  # a NumPy array of Python integers and, where an entry is not known, None
 
 _LONGEST = 512  # entries; no operand that speaks of axes or sizes is longer

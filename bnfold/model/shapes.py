@@ -28,17 +28,16 @@ from onnx import (
 
 from bnfold.model import integers
 from bnfold.model.edits import Body, Scope
+from bnfold.model.integers import Entries, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bnfold.model.integers import Entries
+    from bnfold.model.integers import Dim
     from bnfold.model.store import ModelFile
 
-Dim = int | str | None
-Shape = tuple[Dim, ...]
 Types = dict[tuple[Scope, str], tuple[int, Shape | None]]
-Integers = dict[tuple[Scope, str], "Entries"]
+Integers = dict[tuple[Scope, str], Entries]
 
 _MOST_ROUNDS = 8  # of inference; each needs integers that only the shapes of the one before tell
 _OVERRIDABLE_SINCE_IR = 4
@@ -235,7 +234,7 @@ def _collect(model: ModelProto) -> Types:
     return types
 
 
-def _shape(info: ValueInfoProto) -> tuple[Dim, ...] | None:
+def _shape(info: ValueInfoProto) -> Shape | None:
     tensor = info.type.tensor_type
     if not tensor.HasField("shape"):
         return None

@@ -21,13 +21,11 @@ from bnfold.model.edits import Scope
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from bnfold.model.integers import Shape
     from bnfold.model.shapes import Known
     from bnfold.model.store import ModelFile
 
 G_LOGGER.severity = G_LOGGER.CRITICAL
-
-Dim = int | str | None
-Shape = tuple[Dim, ...]
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _BRANCHES = {"then_branch": "then-branch", "else_branch": "else-branch"}

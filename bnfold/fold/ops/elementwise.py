@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bnfold.fold.draft import Draft
-    from bnfold.model.view import Node, Shape
+    from bnfold.model.integers import Shape
+    from bnfold.model.view import Node
 
 _HOW = {
     "Add": "adds {1} to {0}",

@@ -19,7 +19,8 @@ from bnfold.fold.weight import Weight
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
-    from bnfold.model.view import Node, Shape
+    from bnfold.model.integers import Shape
+    from bnfold.model.view import Node
 
 _RESIZE_BY_SIZES_SINCE = 11
 _TILE_BY_REPEATS_SINCE = 6

@@ -14,7 +14,8 @@ from bnfold.model.constants import NotConstant
 if TYPE_CHECKING:
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
-    from bnfold.model.view import Node, Shape
+    from bnfold.model.integers import Shape
+    from bnfold.model.view import Node
 
 _ALLOW_ZERO = "allowzero"
 _SHAPES = "export with known shapes"

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from bnfold.fold.affine import Affine
     from bnfold.fold.draft import Draft
-    from bnfold.model.view import Node, Shape
+    from bnfold.model.integers import Shape
+    from bnfold.model.view import Node
 
 _SLICE_INPUTS_SINCE = 10
 
