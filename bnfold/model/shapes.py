@@ -1,11 +1,12 @@
 """Shapes and element types of all tensors, by onnx's shape inference.
 
-What the model declares about its own intermediate tensors is not trusted where inference can tell:
-a stale `value_info` must not decide which axis carries the channels. Neither is it asked about single
-dimensions that inference leaves open: runtimes do not reject a wrong one (onnxruntime warns, and goes on with
-what it computes), so that a fold which leant on it could be wrong without anybody noticing. Nor do they check
-the inputs of a Loop's body, whose sizes may change from one iteration to the next. What follows from
-the integers that a model computes is proved instead (`bnfold.model.integers`).
+The shapes of the inputs of a model are what its caller agrees to, and runtimes check them. No other that it
+declares is trusted, neither a rank nor a size: runtimes do not reject a wrong one (onnxruntime warns, and
+goes on with what it computes), so that a fold which leant on it could be wrong without anybody noticing. That
+goes for what lies between, for the outputs, for inputs and outputs of nested graphs and for the elements of
+sequences. Nor need two dimensions that have one name be equal: no runtime checks it. What Loops keep
+(`bnfold.model.carried`) and what follows from the integers that a model computes (`bnfold.model.integers`) is
+proved instead. The types of elements are trusted, since a model with wrong ones cannot be loaded.
 """
 
 from __future__ import annotations
@@ -14,29 +15,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    TensorProto,
-    ValueInfoProto,
-    helper,
-    numpy_helper,
-    shape_inference,
-)
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
-from bnfold.model import integers
-from bnfold.model.edits import Body, Scope
+from bnfold.model import carried, integers
+from bnfold.model.edits import Scope
+from bnfold.model.inference import Types, collect, defined, forget_shape, graphs, home
 from bnfold.model.integers import Entries, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from bnfold.model.integers import Dim
     from bnfold.model.store import ModelFile
 
-Types = dict[tuple[Scope, str], tuple[int, Shape | None]]
 Integers = dict[tuple[Scope, str], Entries]
 
 _MOST_ROUNDS = 8  # of inference; each needs integers that only the shapes of the one before tell
@@ -54,8 +44,7 @@ def infer(model: ModelFile, sizes: Mapping[str, tuple[int, ...]] | None = None) 
 
     Args:
         model: the model.
-        sizes: shapes that graph inputs have in the place of those that are declared. What the model declares
-            about its other tensors then counts for nothing, since it may hold for other sizes alone.
+        sizes: shapes that graph inputs have in the place of those that are declared.
     """
     return known(model, sizes, frozen=True).types
 
@@ -87,26 +76,29 @@ def known(
     if not frozen:
         _forget_defaults(bare)
     _resize(bare.graph, sizes or {})
-    declared = {} if sizes else _collect(model.proto)
-    sources = dict(_graphs(model.proto.graph, Scope()))
+    declared = collect(model.proto)
     for _ in range(_MOST_ROUNDS):
-        for _, graph in _graphs(bare.graph, Scope()):
+        for _, graph in graphs(bare.graph, Scope()):
             del graph.value_info[:]
-        types = _collect(_run(bare))
-        missing = {
-            key: kind
-            for key, kind in declared.items()
-            if types.get(key, (0, None))[1] is None and kind[1] is not None
-        }
-        if missing:
-            # Beyond an operator that inference does not know, declarations are all there is to start from.
-            for scope, graph in _graphs(bare.graph, Scope()):
-                graph.value_info.extend(v for v in sources[scope].value_info if (scope, v.name) in missing)
-            types = missing | _collect(_run(bare))
+        types = carried.infer(bare)
+        if _declare_elements(bare, declared, types):
+            types = carried.infer(bare)
         found = _integers(bare, types)
         if _complete(types) or not _fixed(bare, types, found):
             break
     return Known(types, found)
+
+
+def _declare_elements(model: ModelProto, declared: Types, types: Types) -> bool:
+    """Say what the elements are behind operators that inference does not know; whether there are any."""
+    any_declared = False
+    for scope, graph in graphs(model.graph, Scope()):
+        for name in (name for node in graph.node for name in node.output):
+            elem_type = declared.get((scope, name), (0, None))[0]
+            if elem_type and not types.get((scope, name), (0, None))[0]:
+                graph.value_info.append(helper.make_tensor_value_info(name, elem_type, None))
+                any_declared = True
+    return any_declared
 
 
 def _complete(types: Types) -> bool:
@@ -121,10 +113,10 @@ def _integers(model: ModelProto, types: Types) -> Integers:
     opset = next((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), 1)
     found: Integers = {}
     visible: dict[Scope, dict[str, Entries]] = {}
-    for scope, graph in _graphs(model.graph, Scope()):
+    names = {scope: defined(graph) for scope, graph in graphs(model.graph, Scope())}
+    for scope, graph in graphs(model.graph, Scope()):
         outer = visible.get(Scope(scope.function, scope.bodies[:-1]), {}) if scope.bodies else {}
-        own = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
-        entries = {name: held for name, held in outer.items() if name not in own}
+        entries = {name: held for name, held in outer.items() if name not in names[scope]}
         for tensor in graph.initializer:
             held = integers.of_tensor(tensor)
             if held is None:
@@ -133,10 +125,7 @@ def _integers(model: ModelProto, types: Types) -> Integers:
                 entries[tensor.name] = held
 
         def shape(name: str, scope: Scope = scope) -> Shape | None:
-            # A body sees the tensors of the graphs around it.
-            while (scope, name) not in types and scope.bodies:
-                scope = Scope(scope.function, scope.bodies[:-1])
-            return types.get((scope, name), (0, None))[1]
+            return types.get((home(scope, name, names), name), (0, None))[1]
 
         for node in graph.node:
             held = integers.of_node(node, shape, entries, opset)
@@ -150,7 +139,7 @@ def _integers(model: ModelProto, types: Types) -> Integers:
 def _fixed(model: ModelProto, types: Types, found: Integers) -> bool:
     """Turn the nodes whose integers are all known into constants; whether there was any."""
     any_fixed = False
-    for scope, graph in _graphs(model.graph, Scope()):
+    for scope, graph in graphs(model.graph, Scope()):
         for node in graph.node:
             held = found.get((scope, node.output[0])) if len(node.output) == 1 else None
             if held is None or node.op_type == "Constant":
@@ -177,14 +166,15 @@ def contradiction(model: ModelFile) -> str | None:
 
 
 def _bare(model: ModelFile) -> ModelProto:
-    """The model as inference takes it, without what it declares about its own intermediate tensors."""
+    """The model as inference takes it, without what it declares of shapes but those of its inputs."""
     bare = ModelProto()
     bare.CopyFrom(model.proto)
     del bare.metadata_props[:]
-    for scope, graph in _graphs(bare.graph, Scope()):
+    _forget_equal_names(bare.graph)
+    for scope, graph in graphs(bare.graph, Scope()):
         del graph.value_info[:]
-        if scope.bodies:
-            _forget_sizes(graph)
+        for info in (*graph.output, *(graph.input if scope.bodies else ())):
+            forget_shape(info.type)
         _forget_impossible_sizes(graph)
         _inline_shape_operands(model, graph)
         _declare_sparse(graph)
@@ -197,55 +187,6 @@ def _resize(graph: GraphProto, sizes: Mapping[str, tuple[int, ...]]) -> None:
             del info.type.tensor_type.shape.dim[:]
             for size in sizes[info.name]:
                 info.type.tensor_type.shape.dim.add(dim_value=size)
-    # Inference takes a declared size of an output for the truth.
-    for info in graph.output:
-        if info.type.HasField("tensor_type"):
-            info.type.tensor_type.ClearField("shape")
-
-
-def _run(model: ModelProto) -> ModelProto:
-    try:
-        return shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        # An operator of a version unknown to this onnx release, say: then the declarations must do.
-        return model
-
-
-def _graphs(graph: GraphProto, scope: Scope) -> Iterator[tuple[Scope, GraphProto]]:
-    yield scope, graph
-    for index, node in enumerate(graph.node):
-        for attribute in node.attribute:
-            bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-            for position, body in enumerate(bodies):
-                inner = Scope(scope.function, (*scope.bodies, Body(index, attribute.name, position)))
-                yield from _graphs(body, inner)
-
-
-def _collect(model: ModelProto) -> Types:
-    types: Types = {}
-    for scope, graph in _graphs(model.graph, Scope()):
-        for info in (*graph.value_info, *graph.output, *graph.input):
-            if info.type.HasField("tensor_type"):
-                types[scope, info.name] = (info.type.tensor_type.elem_type, _shape(info))
-        for tensor in graph.initializer:
-            types[scope, tensor.name] = (tensor.data_type, tuple(tensor.dims))
-        for sparse in graph.sparse_initializer:
-            types[scope, sparse.values.name] = (sparse.values.data_type, tuple(sparse.dims))
-    return types
-
-
-def _shape(info: ValueInfoProto) -> Shape | None:
-    tensor = info.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(_dim(d) for d in tensor.shape.dim)
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    if dim.HasField("dim_value"):
-        # Some exporters write 0 or -1 for "unknown".
-        return dim.dim_value if dim.dim_value > 0 else None
-    return dim.dim_param or None
 
 
 def _forget_defaults(model: ModelProto) -> None:
@@ -268,11 +209,17 @@ def _declare_sparse(graph: GraphProto) -> None:
     del graph.sparse_initializer[:]
 
 
-def _forget_sizes(body: GraphProto) -> None:
-    """What a body declares of its inputs and outputs but their ranks."""
-    for info in (*body.input, *body.output):
+def _forget_equal_names(graph: GraphProto) -> None:
+    """Give every dimension of the inputs a name of its own, and sequences of them no shape."""
+    taken: set[str] = set()
+    for info in graph.input:
+        if not info.type.HasField("tensor_type"):
+            forget_shape(info.type)
+            continue
         for dim in info.type.tensor_type.shape.dim:
-            dim.Clear()
+            if dim.dim_param in taken:
+                dim.ClearField("dim_param")
+            taken.add(dim.dim_param)
 
 
 def _forget_impossible_sizes(graph: GraphProto) -> None:

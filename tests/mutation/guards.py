@@ -116,6 +116,10 @@ GUARDS = (
     Guard("Tile: repetitions that differ", "fold/ops/resample.py", "if not one.take(axis, np.arange(size) % single).equals(affine):", "if False:"),
     Guard("ConvTranspose: borders that get but some taps", "fold/ops/conv_transpose.py", "pads[axis] >= reach and", ""),
     Guard("a shape that the caller may replace", "model/shapes.py", "    if not frozen:\n        _forget_defaults(bare)\n", ""),
+    Guard("shapes that outputs and nested graphs declare", "model/shapes.py", "            forget_shape(info.type)\n        _forget", "            pass\n        _forget"),
+    Guard("dimensions of one name", "model/shapes.py", "if dim.dim_param in taken:", "if False:"),
+    Guard("the shape of a sequence's elements", "model/shapes.py", "            forget_shape(info.type)\n            continue", "            continue"),
+    Guard("a state that a Loop changes", "model/carried.py", " or _contradictions(assumed, types)", ""),
     Guard("products of a matrix and of a transposed one", "fold/matrix.py", "alike = (one.weight.shape, one.feature, one.turned) == (other.weight.shape, other.feature, other.turned)", "alike = one.weight.shape == other.weight.shape"),
     Guard("a channel that is read twice", "fold/ops/select.py", "own is not None and not whole.take(axis, chosen).equals(affine)", "False"),
     # Cost
