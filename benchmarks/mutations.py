@@ -47,6 +47,7 @@ class Count:
     stored: int = 0
     outputs: int = 0
     tensors: int = 0
+    answers: int = 0
     either: int = 0
     tried: int = 0
 
@@ -95,7 +96,7 @@ def examined(path: Path, count: int, rng: np.random.Generator) -> Row:
 
     layers.excess = listened
     reals = Reals(original, folded, folders)
-    alarms = reals.layers(feed)
+    alarms = reals.layers(feed) + reals.answers(feed)[0]
     layers.excess = plain
     if alarms:
         row.missed.append(f"the correct fold is called wrong at {alarms[0].output}")
@@ -119,12 +120,14 @@ def examined(path: Path, count: int, rng: np.random.Generator) -> Row:
                     error = difference(value, moved[output])
                     out |= error.rms > limit.limit_rms or error.max > limit.limit_max
             inside = bool(mutant.layers(feed))
+            answer = bool(mutant.answers(feed)[0])
             each.tried += 1
             each.stored += before.get(name) != tensors[name].raw_data
             each.outputs += out
             each.tensors += inside
-            each.either += out or inside
-            if not (out or inside):
+            each.answers += answer
+            each.either += out or inside or answer
+            if not (out or inside or answer):
                 row.missed.append(f"{kind} weight of {name} {list(values.shape)}, {size:.2g} of the RMS")
     return row
 
@@ -139,9 +142,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights that are drawn (default 0)")
     options = parser.parse_args()
     print(
-        "| model | weights | tried | stored | outputs | tensors | either | ratio 50 / 99 / 100 % | seconds |"
+        "| model | weights | tried | stored | outputs | tensors | answers | either "
+        "| ratio 50 / 99 / 100 % | seconds |"
     )
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     missed: list[str] = []
     for path in options.models:
         started = time.process_time()
@@ -151,7 +155,7 @@ def main() -> None:
         for kind, each in row.counts.items():
             print(
                 f"| {path.stem} | {kind} | {each.tried} | {each.stored} | {each.outputs} | {each.tensors} "
-                f"| {each.either} | {spread} | {time.process_time() - started:.0f} |",
+                f"| {each.answers} | {each.either} | {spread} | {time.process_time() - started:.0f} |",
                 flush=True,
             )
         missed += [f"{path.stem}: {text}" for text in row.missed]

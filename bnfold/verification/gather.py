@@ -34,6 +34,8 @@ UNMOVED = 1e-6
 # Operators that hide their operand where it is large, and how near to 0, 1 or -1 their result is there.
 SATURATING = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
 ENDS, HALF = 1e-6, 0.5
+# Layers that a finding names.
+NAMED = 3
 
 
 def failures(case: Case, first: Outcomes, second: Outcomes) -> Evidence:
@@ -88,21 +90,34 @@ def judged_by_truth(
     evidence += Evidence(findings=_unmoved(truths) + _saturated(case.original.proto.graph, truths))
     # Where rounding hides the outputs, it may hide inside, even in float64, what a weight does.
     drowned = any(row.outcome == "ill-conditioned" and row.feed == feeds[0].name for row in evidence.rows)
-    if not inside or drowned or any(row.outcome == "fail" for row in evidence.rows):
+    if not inside or any(row.outcome == "fail" for row in evidence.rows):
         return evidence
-    return evidence + _inside(case, everything, feeds[0])
+    return evidence + _inside(case, everything, feeds[0], drowned=drowned)
 
 
-def _inside(case: Case, everything: Reals, feed: Feed) -> Evidence:
-    """What tensors inside the models say where the outputs agree."""
+def _inside(case: Case, everything: Reals, feed: Feed, *, drowned: bool) -> Evidence:
+    """What layers and tensors inside the models say where the outputs agree."""
     reals = everything.watched(Watch("comparing layer by layer", case.say, case.deadline))
     try:
-        return Evidence(reals.layers(feed))
+        rows, unknown = reals.answers(feed)
+        return Evidence(rows if rows or drowned else reals.layers(feed), _unknown(unknown))
     except BudgetSpentError:
         why = f"the time budget of {case.budget:g} s was spent"
     except TruthUnavailableError as error:
         why = str(error)
     return Evidence(findings=(f"the models were not compared layer by layer: {why}",))
+
+
+def _unknown(layers: Sequence[str]) -> tuple[str, ...]:
+    """What there is to say of layers whose weights could not be compared one by one."""
+    if not layers:
+        return ()
+    told = ", ".join(layers[:NAMED]) + (", ..." if len(layers) > NAMED else "")
+    said = (
+        f"{len(layers)} layers could not be compared weight by weight, for want of tensors of the same names "
+        f"around them ({told}): an error there that moves no output beyond rounding is not seen"
+    )
+    return (said,)
 
 
 def _judged_feed(

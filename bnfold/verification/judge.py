@@ -70,6 +70,7 @@ BOUND_RULE = (
     f"max <= {MAX_ALLOWANCE:g} x effect + {MAX_ULP:g} eps x largest"
 )
 LAYER_RULE = "rms of each channel <= {:g} x effect of half-ulp weights since the last tensors that agree"
+ANSWER_RULE = "answers to single values differ by less than 16 half ulp of what adds up to them"
 EXACT = "exactly the original's values"
 
 
@@ -253,6 +254,29 @@ def unlike(place: Place, signal: float, error: float, effect: float, factor: flo
         limit=Error(factor * effect, factor * effect),
     )
     return replace(row, original_max=None, folded_max=None, limit_max=None)
+
+
+def answered(place: Place, exact: float, got: float, limit: float, what: str) -> OutputEvidence:
+    """Evidence of a weight that is not what it must be (`responses`).
+
+    Args:
+        place: the tensor that shows it.
+        exact: what the original answers there to a single value.
+        got: what the folded model answers.
+        limit: by how much that may differ.
+        what: where the weight is.
+    """
+    row = _evidence(
+        place,
+        outcome="fail",
+        rule=ANSWER_RULE,
+        note=f"{what} is off by {abs(got - exact) / abs(exact) if exact else float('inf'):.2g} of itself",
+        signal=Error(abs(exact), abs(exact)),
+        own=Error(),
+        error=Error(abs(got - exact), abs(got - exact)),
+        limit=Error(limit, limit),
+    )
+    return replace(row, original_rms=None, original_max=None, folded_max=None, limit_max=None)
 
 
 def judge_exact(place: Place, original: Array, folded: Array) -> OutputEvidence:

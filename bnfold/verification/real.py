@@ -13,6 +13,7 @@ from onnx import helper
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
 from bnfold.verification.layers import Evaluations, drawn, shared, wrong_layers
+from bnfold.verification.responses import Keeper, Parts, stands, wrong_answers
 from bnfold.verification.sensitivity import PARAMETERS, Recorder, Replayer, stored_counts
 from bnfold.verification.truth import NoHooks, Truth
 from bnfold.verification.watch import Watched
@@ -75,6 +76,7 @@ class Reals:
     def __init__(
         self, original: onnx.ModelProto, folded: onnx.ModelProto, folders: tuple[Path, Path]
     ) -> None:
+        self._models, self._folders = (original, folded), folders
         self._original = Truth(original, folders[0])
         self._folded = Truth(folded, folders[1])
         self._epsilon = weight_epsilon(original)
@@ -91,9 +93,10 @@ class Reals:
         return other
 
     def _run(self, model: Truth, feed: Feed, hooks: Hooks) -> dict[str, Any]:
-        if self._watch is None:
-            return model.run(feed.values, hooks)
-        return model.run(feed.values, Watched(hooks, self._watch))
+        return model.run(feed.values, self._hooked(hooks))
+
+    def _hooked(self, hooks: Hooks) -> Hooks:
+        return hooks if self._watch is None else Watched(hooks, self._watch)
 
     def _expect(self, originals: int, folded: int = 0) -> None:
         """Announce so many evaluations of each."""
@@ -162,6 +165,31 @@ class Reals:
             self._counts,
         )
         return wrong_layers(pair, feed.name)
+
+    def answers(self, feed: Feed) -> tuple[tuple[OutputEvidence, ...], tuple[str, ...]]:
+        """Evidence of weights that are wrong, layer by layer, and the nodes of which nothing can be said.
+
+        Raises:
+            TruthUnavailableError: an operator cannot be evaluated.
+        """
+        self._expect(1)
+        kept = Keeper()
+        self._run(self._original, feed, kept)
+        given = {name: value.shape for name, value in feed.values.items() if is_float(value)}
+        parts = Parts(*self._models, self._folders, self._shared, self._epsilon, self._hooked)
+        answers = wrong_answers(parts, {**given, **kept.shapes})
+        if not answers.wrong:
+            return (), answers.unknown
+        names = frozenset(answers.wrong)
+        first, second = Keeper(names), Keeper(names)
+        self._run(self._original, feed, first)
+        self._run(self._folded, feed, second)
+        rows = tuple(
+            row
+            for name, (out, row) in answers.wrong.items()
+            if stands(first.values[name], second.values[name], out)
+        )
+        return rows, answers.unknown
 
     def runtime_allowances(self, feed: Feed) -> Mapping[str, Error]:
         """How far each output of the original moves when weights and results move by half an ulp.
