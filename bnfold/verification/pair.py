@@ -6,7 +6,9 @@
    judged by the original's (`gather`, `judge`).
 4. For the first feed the folded model is evaluated in float64 too: what is left is the effect of its stored
    weights, judged by what half-ulp changes of the original's weights do (`real`, `sensitivity`).
-5. Where there is no truth, the runtime's own answer to half-ulp changes is the yardstick (`bound`).
+5. Where the outputs agree, layers are asked for their weights one by one (`responses`), and tensors inside
+   are compared (`layers`), unless the caller knows the weights already.
+6. Where there is no truth, the runtime's own answer to half-ulp changes is the yardstick (`bound`).
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ def verify(
         original: the model to be trusted, a file or serialized bytes.
         folded: the model to be judged.
         how: what to feed, what to run on, what to judge by.
-        inside: whether tensors inside the models are compared too (`layers`). Whoever has compared every
-            weight that was written with its exact value learns nothing from that.
+        inside: whether layers and tensors inside are compared too (`responses`, `layers`). Whoever has
+            compared every weight that was written with its exact value learns nothing from that.
         progress: is told what happens, one short line at a time.
 
     Raises:

@@ -117,6 +117,7 @@ def wrong_answers(parts: Parts, shapes: Mapping[str, tuple[int, ...]]) -> Answer
     """
     first, second = Wiring(parts.original), Wiring(parts.folded)
     common = (parts.names & shapes.keys()) | {value.name for value in parts.original.graph.input}
+    common -= first.constants | second.constants
     wrong: dict[str, tuple[int, OutputEvidence]] = {}
     settled: set[str] = set()
     for target in (name for node in parts.folded.graph.node for name in node.output if name in common):

@@ -88,24 +88,37 @@ class Slice:
 
 
 class Wiring:
-    """Who computes what in a model."""
+    """Who computes what in a model.
+
+    Attributes:
+        constants: names of tensors that do not depend on any input.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.constants = frozenset(self._constants())
         self._producers = {
             name: (place, node) for place, node in enumerate(model.graph.node) for name in node.output if name
         }
 
+    def _constants(self) -> set[str]:
+        """Names of what is stored, and of what is computed from that alone."""
+        known = set(self._weights)
+        for node in self._model.graph.node:
+            if all(name in known for name in node.input if name) and not any(nested_graphs(node)):
+                known.update(node.output)
+        return known
+
     def layers_but(self, known: Collection[str]) -> tuple[str, ...]:
         """Nodes that multiply by stored weights, without those that compute a tensor among `known`."""
-        constant, found = set(self._weights), []
-        for node in self._model.graph.node:
-            if all(name in constant for name in node.input if name) and not any(nested_graphs(node)):
-                constant.update(node.output)
-            elif node.op_type in LINEAR and constant & set(node.input[:2]) and node.output[0] not in known:
-                found.append(node.name or node.output[0])
-        return tuple(found)
+        return tuple(
+            node.name or node.output[0]
+            for node in self._model.graph.node
+            if node.op_type in LINEAR
+            and node.output[0] not in self.constants | set(known)
+            and self.constants & set(node.input[:2])
+        )
 
     def slice(self, target: str, stops: Collection[str]) -> Slice | None:
         """What computes `target` from tensors among `stops`; None where that is not linear."""

@@ -327,3 +327,24 @@ def test_what_cannot_be_compared_is_said() -> None:
     verdict = bnfold.verify(model, renamed(folded))
     assert verdict.status == "equivalent"
     assert any("could not be compared weight by weight" in finding for finding in verdict.findings)
+
+
+def test_weights_that_are_computed_or_listed_as_inputs() -> None:
+    """A Transpose of stored weights, and a model of IR 3, in which each initializer is an input too."""
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["turned"]),
+        helper.make_node("MatMul", ["x", "turned"], ["t"]),
+        NORMALIZED,
+        BENT,
+    ]
+    rng = np.random.default_rng(0)
+    original = scaled(model_of(nodes, {"w": rng.normal(size=(8, 16)), **statistics(8)}, [2, 16]), TINY)
+    listed = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in original.graph.initializer
+    ]
+    original.graph.input.extend(listed)
+    original.ir_version = 3
+    assert bnfold.verify(original, original).findings == ()
+    verdict = bnfold.verify(original, slipped(original, 64, "w"))
+    assert verdict.status == "different", verdict.summary
