@@ -14,6 +14,7 @@ from bnfold.collector import paused
 from bnfold.environment import environment
 from bnfold.fold.calls import plan_through_calls
 from bnfold.fold.emit import emit
+from bnfold.fold.obstructions import obstructions
 from bnfold.fold.options import Rejected
 from bnfold.fold.patterns import patterns
 from bnfold.model.census import calls
@@ -215,6 +216,7 @@ def _report(model: Model, opened: ModelFile, planned: Planned, digest: str, seco
         seconds=seconds,
         environment=environment(),
         patterns=patterns(decided),
+        obstructions=obstructions(decided),
     )
 
 

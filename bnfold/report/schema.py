@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bnfold.benchmarking.result import Benchmark
     from bnfold.fold.folded import Fold
+    from bnfold.fold.obstructions import Obstruction
     from bnfold.fold.patterns import Pattern
     from bnfold.fold.reasons import Reason, Refusal
     from bnfold.verification.verdict import Verdict
@@ -69,6 +70,7 @@ class Report:
         options: what was asked for, by the names of `bnfold.optimize`, as plain values.
         environment: versions of Python, of the platform and of the packages that bnfold uses.
         patterns: how the graph looks around the folds.
+        obstructions: how it looks around what stays.
     """
 
     version: str
@@ -92,6 +94,7 @@ class Report:
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     patterns: tuple[Pattern, ...] = ()
+    obstructions: tuple[Obstruction, ...] = ()
 
     @property
     def found(self) -> int:
@@ -145,6 +148,7 @@ class Report:
             "options": dict(self.options),
             "environment": dict(self.environment),
             "patterns": [pattern.to_dict() for pattern in self.patterns],
+            "obstructions": [each.to_dict() for each in self.obstructions],
         }
 
     def to_json(self) -> str:

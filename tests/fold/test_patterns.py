@@ -12,12 +12,13 @@ from support import graphs
 from support.build import Net
 
 import bnfold
-from bnfold.fold import patterns
+from bnfold.fold.drawing import LARGEST, NEIGHBOURS
 
 if TYPE_CHECKING:
     import onnx
 
-    from bnfold.fold.patterns import Drawing, Pattern
+    from bnfold.fold.drawing import Drawing
+    from bnfold.fold.patterns import Pattern
     from bnfold.report.schema import Report
 
 
@@ -173,7 +174,7 @@ def test_what_is_drawn_is_there(model: onnx.ModelProto) -> None:
 
 def bounded(found: Pattern) -> None:
     for drawing in (found.before, found.after):
-        assert len(drawing.boxes) <= patterns._LARGEST + 2 * patterns._NEIGHBOURS
+        assert len(drawing.boxes) <= LARGEST + 2 * NEIGHBOURS
         assert all(0 <= start < end < len(drawing.boxes) for start, end in drawing.arrows)
     assert [box.role for box in found.before.boxes].count("normalization") >= 1
     assert "gone" not in roles(found.after)

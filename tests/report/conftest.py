@@ -9,8 +9,10 @@ from support import command
 
 from bnfold.benchmarking.comparison import Comparison, Ratio
 from bnfold.benchmarking.result import Benchmark, Facts, Latency, LevelResult, Machine, Runtime, Timing
+from bnfold.fold.drawing import Box, Drawing
 from bnfold.fold.folded import Fold
-from bnfold.fold.patterns import Box, Drawing, Pattern
+from bnfold.fold.obstructions import Obstruction
+from bnfold.fold.patterns import Pattern
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.pipeline import verify
 from bnfold.report.schema import Report, Seconds, Size
@@ -59,6 +61,7 @@ def full() -> Report:
         options={"freeze": False, "include": [], "exclude": ["head*"], "merge": True, "seed": 3},
         environment={"python": "3.99", "onnx": "9.9"},
         patterns=(_pattern(0, "conv0", "bn0"), _pattern(1, "gemm", "bn1")),
+        obstructions=(_obstruction(0, "relu", "bn2"), _obstruction(1, "relu", "bn3")),
     )
 
 
@@ -67,6 +70,11 @@ def _pattern(index: int, layer: str, normalization: str) -> Pattern:
         (Box("Conv", layer, "weights"), Box("BatchNormalization", normalization, "normalization")), ((0, 1),)
     )
     return Pattern((index,), "backward", before, Drawing((Box("Conv", layer, "weights"),), ()), 0)
+
+
+def _obstruction(index: int, before: str, normalization: str) -> Obstruction:
+    boxes = (Box("Relu", before, "between"), Box("BatchNormalization", normalization, "kept"))
+    return Obstruction((index,), Drawing(boxes, ((0, 1),)), (0,), 0)
 
 
 @pytest.fixture
@@ -87,6 +95,7 @@ def bare(full: Report) -> Report:
         result_sha256=None,
         options={},
         patterns=(),
+        obstructions=(),
     )
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from bnfold.report.wording import one_line, shortened
 
 if TYPE_CHECKING:
-    from bnfold.fold.patterns import Box, Drawing
+    from collections.abc import Collection
+
+    from bnfold.fold.drawing import Box, Drawing
 
 _WIDTH, _HEIGHT = 160, 42  # of a box, in pixels
 _ACROSS, _DOWN = 12, 26  # between boxes
@@ -30,6 +32,7 @@ class Placed:
         full: the whole name.
         x: left edge.
         y: upper edge.
+        obstacle: whether it stands in the way of a fold.
     """
 
     role: str
@@ -38,6 +41,7 @@ class Placed:
     full: str
     x: int
     y: int
+    obstacle: bool
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Picture:
     box_height: int = _HEIGHT
 
 
-def picture(drawing: Drawing) -> Picture:
-    """Lay a drawing out."""
+def picture(drawing: Drawing, obstacles: Collection[int] = ()) -> Picture:
+    """Lay a drawing out; `obstacles` are the boxes that stand in the way of a fold, by index."""
     depth = _depths(drawing)
     rows: list[list[int | None]] = [[] for _ in range(max(depth, default=-1) + 1)]
     place: dict[int, int] = {}
@@ -92,12 +96,17 @@ def picture(drawing: Drawing) -> Picture:
     width = max((_row_width(row) for row in rows), default=0) + 2 * _MARGIN
     centres = [_centres(row, width) for row in rows]
     boxes = tuple(
-        _placed(box, round(centres[depth[index]][place[index]] - _WIDTH / 2), _top(depth[index]))
+        _placed(
+            box,
+            round(centres[depth[index]][place[index]] - _WIDTH / 2),
+            _top(depth[index]),
+            obstacle=index in obstacles,
+        )
         for index, box in enumerate(drawing.boxes)
     )
     height = _top(len(rows)) - _DOWN + _MARGIN if rows else 0
     arrows = tuple(_arrow([(centres[row][at], row) for row, at in stops]) for stops in ways)
-    return Picture(round(width), height, boxes, arrows, _said(drawing))
+    return Picture(round(width), height, boxes, arrows, _said(drawing, obstacles))
 
 
 def _depths(drawing: Drawing) -> list[int]:
@@ -150,9 +159,9 @@ def _arrow(stops: list[tuple[float, int]]) -> Arrow:
     return Arrow("".join(parts), f"M{x - _HEAD / 2 - 1:g} {tip - _HEAD - 1}h{_HEAD + 2}L{x:g} {tip - 1}z")
 
 
-def _placed(box: Box, x: int, y: int) -> Placed:
+def _placed(box: Box, x: int, y: int, *, obstacle: bool) -> Placed:
     name = one_line(box.name)
-    title = box.op or box.role
+    title = "\u2026" if box.role == "hidden" else box.op or box.role
     return Placed(
         box.role,
         shortened(one_line(title.rpartition("::")[2]), _OP_LETTERS),
@@ -160,11 +169,15 @@ def _placed(box: Box, x: int, y: int) -> Placed:
         shortened(name, 200),
         x,
         y,
+        obstacle,
     )
 
 
-def _said(drawing: Drawing) -> str:
+def _said(drawing: Drawing, obstacles: Collection[int]) -> str:
     """What the drawing shows, for who does not see it."""
-    named = [box.op or box.role for box in drawing.boxes]
+    named = [
+        (box.name if box.role == "hidden" else box.op or box.role) + " (in the way)" * (index in obstacles)
+        for index, box in enumerate(drawing.boxes)
+    ]
     steps = [f"{named[start]} to {named[end]}" for start, end in drawing.arrows]
     return one_line(", ".join(steps) or ", ".join(named) or "nothing")

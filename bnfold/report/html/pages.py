@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from bnfold.benchmarking.result import Benchmark
     from bnfold.fleet.outcome import Outcome
+    from bnfold.fold.obstructions import Obstruction
     from bnfold.fold.patterns import Pattern
     from bnfold.fold.reasons import Reason, Refusal
     from bnfold.report.pair import PairReport
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from bnfold.verification.verdict import FoldEvidence, OutputEvidence, Verdict
 
 _LONGEST_NAME = 160  # letters that are shown without being asked for
-_PATTERN_NAMES = 200  # of the folds behind one picture
+_PICTURES = 40  # of the graph around folds, and as many around what stays
+_PICTURE_NAMES = 200  # behind one of them
+_BROAD = 460  # pixels; a wider picture stands by itself
 
 
 def render(report: Report) -> str:
@@ -113,9 +117,9 @@ def _model(report: Report) -> dict[str, Any]:
         "report": report,
         "items": list(_items(report)),
         "funnel": list(_funnel(report)),
-        "kept_groups": _kept_groups(report.kept),
+        "kept_groups": _kept_groups(report.kept, _obstructions(report)),
         "into": Counter(op for fold in report.folds for op in fold.into_op).most_common(),
-        "patterns": [_pattern(report, pattern) for pattern in report.patterns],
+        "patterns": [_pattern(report, pattern) for pattern in report.patterns[:_PICTURES]],
         "verdict": None if report.verdict is None else _verdict(report.verdict),
         "speed": None if report.benchmark is None else _speed(report.benchmark),
         "command": of_report(report),
@@ -165,15 +169,43 @@ def _funnel(report: Report) -> Iterator[dict[str, Any]]:
         yield row("kept", f"kept {code}", RULES[code].meaning, count)
 
 
-def _kept_groups(kept: Sequence[Refusal]) -> list[dict[str, Any]]:
+def _kept_groups(
+    kept: Sequence[Refusal], pictures: Mapping[tuple[str, str], list[object]] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """Those with one reason and one remedy together: nobody reads the same hint fifty times."""
     groups: dict[tuple[str, str], list[Refusal]] = {}
     for refusal in sorted(kept, key=lambda each: each.code):
         groups.setdefault((refusal.code.value, refusal.reason.hint), []).append(refusal)
     return [
-        {"code": code, "meaning": RULES[code].meaning, "hint": hint, "refusals": refusals}
+        {
+            "code": code,
+            "meaning": RULES[code].meaning,
+            "hint": hint,
+            "refusals": refusals,
+            "pictures": pictures.get((code, hint), []),
+        }
         for (code, hint), refusals in groups.items()
     ]
+
+
+def _obstructions(report: Report) -> dict[tuple[str, str], list[object]]:
+    """Pictures of the graph around what stays, by code and hint."""
+    pictures: dict[tuple[str, str], list[object]] = {}
+    for each in report.obstructions[:_PICTURES]:
+        first = report.kept[each.kept[0]]
+        pictures.setdefault((first.code.value, first.reason.hint), []).append(_obstruction(report, each))
+    return pictures
+
+
+def _obstruction(report: Report, obstruction: Obstruction) -> dict[str, Any]:
+    kept = [report.kept[index] for index in obstruction.kept]
+    return {
+        "count": len(kept),
+        "around": picture(obstruction.around, obstruction.obstacles),
+        "seen": bool(obstruction.obstacles),
+        "left_out": obstruction.left_out,
+        "names": [each.node for each in kept[:_PICTURE_NAMES]],
+    }
 
 
 def _pattern(report: Report, pattern: Pattern) -> dict[str, Any]:
@@ -184,7 +216,7 @@ def _pattern(report: Report, pattern: Pattern) -> dict[str, Any]:
         "before": picture(pattern.before),
         "after": picture(pattern.after),
         "left_out": pattern.left_out,
-        "names": [fold.node for fold in folds[:_PATTERN_NAMES]],
+        "names": [fold.node for fold in folds[:_PICTURE_NAMES]],
     }
 
 
@@ -285,7 +317,7 @@ def _environment() -> jinja2.Environment:
         "line": one_line,
         "shortened": shortened,
     }
-    environment.globals |= {"longest_name": _LONGEST_NAME, "level_name": level_name}
+    environment.globals |= {"broad": _BROAD, "longest_name": _LONGEST_NAME, "level_name": level_name}
     return environment
 
 

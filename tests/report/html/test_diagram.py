@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.fold.patterns import Box, Drawing
+from bnfold.fold.drawing import Box, Drawing
 from bnfold.report.html.diagram import picture
 
 

@@ -14,8 +14,10 @@ from support import page
 
 from bnfold.benchmarking.comparison import Comparison, Finding, Ratio
 from bnfold.fleet.outcome import Outcome
+from bnfold.fold.drawing import Box, Drawing
 from bnfold.fold.folded import Fold
-from bnfold.fold.patterns import Box, Drawing, Pattern
+from bnfold.fold.obstructions import Obstruction
+from bnfold.fold.patterns import Pattern
 from bnfold.fold.reasons import Code, Reason, Refusal
 from bnfold.report import html
 from bnfold.report.pair import PairReport
@@ -131,6 +133,20 @@ def test_kept_come_with_reasons_and_hints(full: Report) -> None:
     assert "through flat" in rows[3].text
 
 
+def test_around_what_stays_is_drawn(full: Report) -> None:
+    """One picture of each, below its reason, with what stands in the way marked for everybody."""
+    tree = page.read(html.render(full))
+    drawn = [each for each in tree.all("svg") if each.attributes.get("aria-label", "").startswith("around")]
+    assert len(drawn) == 2
+    for each, name in zip(drawn, ("bn2", "bn3"), strict=True):
+        assert "Relu (in the way) to BatchNormalization" in each.attributes["aria-label"]
+        (barring,) = [g for g in each.all("g") if "obstacle" in g.attributes["class"]]
+        assert barring.all("title")[0].text == "relu"
+        figure = each.parent
+        assert figure is not None
+        assert name in figure.all("figcaption")[0].text
+
+
 def test_nothing_found_is_a_page_too(bare: Report) -> None:
     tree = page.read(html.render(bare))
     assert "The model has none." in tree.text
@@ -189,7 +205,7 @@ def test_names_are_no_markup(full: Report, benchmark: Benchmark, name: str) -> N
     report = replace(
         report, source=name, output=name, producer=name, folds=(fold,), kept=(refusal,), merged=(name,),
         frozen=(name,), notes=(name,), verdict=verdict, benchmark=speed, options={"include": [name]},
-        patterns=(Pattern((0,), "forward", box, box, 1),),
+        patterns=(Pattern((0,), "forward", box, box, 1),), obstructions=(Obstruction((0,), box, (0,), 1),),
     )  # fmt: skip
     pair = PairReport(name, name, verdict, {"inputs": [name]}, {"python": name}, "1")
     outcome = Outcome(name, name, Result(report, None))
@@ -267,6 +283,17 @@ def test_a_large_model_stays_a_reasonable_page(full: Report) -> None:
     made = html.render(replace(full, folds=folds, patterns=(pattern,)))
     assert len(made) < 2_000_000
     assert "2999" in made
+
+
+def test_many_pictures_stay_a_reasonable_page(full: Report) -> None:
+    kept = tuple(replace(full.kept[0], node=f"bn{i}") for i in range(300))
+    folds = tuple(replace(full.folds[0], node=f"gone{i}") for i in range(300))
+    obstructions = tuple(replace(full.obstructions[0], kept=(i,)) for i in range(300))
+    patterns = tuple(replace(full.patterns[0], folds=(i,)) for i in range(300))
+    made = html.render(replace(full, kept=kept, folds=folds, obstructions=obstructions, patterns=patterns))
+    assert len(made) < 500_000
+    assert made.count('<figure class="pattern"') == 80
+    assert made.count("260 rarer kinds are not drawn") == 2
 
 
 def test_a_pair(full: Report) -> None:
