@@ -49,6 +49,7 @@ class Draft:
         self.revalued: dict[Value, None] = {}
         self.replaced: dict[Value, None] = {}
         self._constants = Constants(view, frozen=frozen)
+        self._idle = frozenset(view.nodes()) - view.needed
         self._like: dict[Value, Value] = {}
         # A tensor may have thousands of readers, each of which asks for all; a change clears the answers.
         self._readers: dict[Value, list[Use]] = {}
@@ -75,8 +76,10 @@ class Draft:
             value = self._like.get(value, value)
             known = self.view.shape(value)
             node = value.producer
-            if known is not None or node is None:
-                return known
+            if known is not None:
+                return known if node is None else self._refined(known, node)
+            if node is None:
+                return None
             if node.op not in _SAME_SHAPE or node.inputs[0] is None:
                 return self._shape_by_weights(node)
             value = node.inputs[0]
@@ -99,12 +102,18 @@ class Draft:
         ]
 
     def readers(self, value: Value) -> list[Use]:
-        """Who reads the values of the tensor now; Shape and the like read only what no fold changes."""
+        """Who reads the values of the tensor now; Shape and the like read only what no fold changes.
+
+        Nodes that compute for nobody count where all readers are such.
+        """
         if value not in self._readers:
-            self._readers[value] = [
-                u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())
-            ]
+            readers = [u for u in self.uses(value) if u.position not in _READ_NO_VALUES.get(u.node.op, ())]
+            self._readers[value] = [u for u in readers if self.is_needed(u.node)] or readers
         return self._readers[value]
+
+    def is_needed(self, node: Node) -> bool:
+        """Whether an output of the model depends on it; a node that a fold added counts as needed."""
+        return node not in self._idle
 
     def float_attribute(self, node: Node, name: str, default: float) -> float:
         """A float attribute, unrounded where a fold has set it."""
@@ -312,6 +321,15 @@ class Draft:
         place = self.appended.index(node) + 1 if node in self.appended else 0
         self.appended.insert(place, added)
         self.weights[added, 1] = weight
+
+    def _refined(self, known: Shape, node: Node) -> Shape:
+        """A sum of unknown channels that a fold has put into a layer has the channels of the layer."""
+        if node not in self.changed or all(isinstance(size, int) for size in known[1:2]):
+            return known
+        told = self._shape_by_weights(node)
+        if told is None or len(told) != len(known):
+            return known
+        return tuple(new if isinstance(new, int) else old for old, new in zip(known, told, strict=True))
 
     def _shape_by_weights(self, node: Node) -> Shape | None:
         """The rank of a layer's output follows from its weights even where its input is unknown."""

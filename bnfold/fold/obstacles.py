@@ -66,6 +66,15 @@ def returned(value: Value) -> Reason:
     return Reason(Code.GRAPH_OUTPUT, value.name, evidence, "remove it from the outputs if nobody uses it")
 
 
+def needed_elsewhere(value: Value, consumer: Node) -> Reason:
+    """Others need the tensor as it is, and nobody the consumer."""
+    evidence = (
+        f"others read {value.name!r}, which the fold would change, and no output of the model depends on "
+        f"{consumer.op} {consumer.label!r}"
+    )
+    return Reason(Code.SEVERAL_CONSUMERS, value.name, evidence, "remove what is computed for nobody")
+
+
 def end_of_graph(value: Value) -> Reason:
     """Somebody outside of the graph gets the tensor, and nobody inside reads it."""
     evidence = f"{value.name!r} {_returned_by(value)}; no weights come behind it"

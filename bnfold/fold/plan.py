@@ -171,7 +171,7 @@ class _Planner:
                 self.kept[node] = Refusal(node.label, node.op, node.graph.label, refused.reasons)
             elif isinstance(lifted, Affine):
                 self._try_backward(Site(node, 0, lifted, node.op))
-        elif node.op in elementwise.OPS and node not in self.draft.removed:
+        elif node.op in elementwise.OPS and self._counts(node):
             chain = spelled_out(node, self.draft)
             wrong = None if chain is None else self._rejected(node)
             if chain is not None and wrong is not None:
@@ -179,11 +179,15 @@ class _Planner:
             elif chain is not None and self._excluded(node) is None:
                 self._try_chain(chain)
 
+    def _counts(self, node: Node) -> bool:
+        """Whether arithmetic is worth a look: it still is there, and somebody needs what it computes."""
+        return node not in self.draft.removed and self.draft.is_needed(node)
+
     def settle_merges(self, nodes: list[Node]) -> bool:
         """Sums of branches; a normalization among them goes into its neighbour. Whether there was any."""
         before = len(self.merged)
         for node in nodes:
-            if node.op in merge.SUMS and node not in self.draft.removed:
+            if node.op in merge.SUMS and self._counts(node):
                 self._settle_merge(node)
         return len(self.merged) > before
 

@@ -24,6 +24,7 @@ from bnfold.fold.obstacles import (
     QUANTIZERS,
     attribute_of_caller,
     end_of_graph,
+    needed_elsewhere,
     no_producer,
     no_weights_before,
     no_weights_behind,
@@ -356,9 +357,12 @@ class _Upstream:
     def _shared(self, value: Value, consumer: Node, position: int, affine: Affine) -> Reason | None:
         """Why the tensor cannot take the map for the sake of one reader; the others may not notice it."""
         reason = self.draft.free_edge(value)
-        if reason is None or value.is_output:
+        if value.is_output:
             return reason
         uses = self.draft.readers(value)
+        if reason is None:
+            # A node that computes for nobody does not count among the readers, nor may it change them.
+            return None if any(use.node is consumer for use in uses) else needed_elsewhere(value, consumer)
         if len(uses) > _MOST_READERS:
             return reason
         others = (use for use in uses if use.node is not consumer or use.position != position)

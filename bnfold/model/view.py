@@ -213,6 +213,18 @@ class View:
         return None if found is None else tuple(found.reshape(-1))
 
     @cached_property
+    def needed(self) -> frozenset[Node]:
+        """Nodes that some graph's output depends on; what the others compute is for nobody."""
+        pending = [v.producer for graph in self.graphs for v in graph.values.values() if v.is_output]
+        found: set[Node] = set()
+        while pending:
+            node = pending.pop()
+            if node is not None and node not in found:
+                found.add(node)
+                pending += [value.producer for value in node.inputs if value is not None]
+        return frozenset(found)
+
+    @cached_property
     def names(self) -> set[str]:
         """Every tensor and node name of the model, so that a new name can be told from a taken one."""
         found = {name for graph in self.graphs for name in graph.values}
