@@ -291,6 +291,13 @@ def _target(model: Model, output: str | Path | None, *, in_place: bool) -> Path 
     if output is None:
         return None
     target = Path(output)
-    if isinstance(model, (str, Path)) and target.exists() and Path(model).exists() and target.samefile(model):
+    if isinstance(model, (str, Path)) and _are_one_file(target, Path(model)):
         raise UsageError(f"{target} is the model itself; to replace it ask for in-place (--in-place)")
     return target
+
+
+def _are_one_file(target: Path, model: Path) -> bool:
+    try:
+        return target.samefile(model)
+    except (OSError, ValueError):
+        return False  # one of them is not there, or out of reach: reading or writing it says so

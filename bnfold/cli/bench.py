@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bnfold.cli.options import Inputs, Json, Reports, Seed
+from bnfold.cli.options import Inputs, Json, ReportsOfTwo, Seed
 from bnfold.cli.output import check_reports, print_data, print_text, write_report
 from bnfold.errors import UsageError
 from bnfold.urls import located
@@ -53,7 +53,7 @@ def bench(
     ] = Device.cpu,
     seconds: Annotated[float, typer.Option(help="How long it may take, about.", metavar="S")] = 60.0,
     seed: Seed = 0,
-    report: Reports = None,
+    report: ReportsOfTwo = None,
     json: Json = False,
 ) -> None:
     """Measure how fast two models run in onnxruntime.

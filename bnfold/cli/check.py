@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bnfold.cli.options import Exclude, Include, ProviderChoice, Reports
+from bnfold.cli.options import Exclude, Include, ProviderChoice, ReportsOfGate
 from bnfold.cli.output import check_reports, encoded, plain_text, print_data, print_text, write_report
 from bnfold.cli.place import local
 from bnfold.cli.settings import first, runner, settings
@@ -71,7 +71,7 @@ def check(
     provider: ProviderChoice = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="Models at a time.", metavar="N", min=1)] = 1,
     output_format: Annotated[Format, typer.Option("--format", help="What to print.")] = "table",
-    report: Reports = None,
+    report: ReportsOfGate = None,
 ) -> None:
     """Fail when models are not what they should be.
 

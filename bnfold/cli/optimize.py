@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +31,7 @@ from bnfold.cli.output import check_reports, print_result
 from bnfold.cli.place import local
 from bnfold.cli.settings import first, runner, settings
 from bnfold.cli.several import Several, several
-from bnfold.errors import UsageError
+from bnfold.errors import ModelError, UsageError
 from bnfold.urls import located, shown
 
 if TYPE_CHECKING:
@@ -149,8 +151,8 @@ def optimize(
         raise UsageError("--jobs and --resume are for several models, whose results go to an --out-dir")
     if len(models) > 1:
         raise UsageError(f"{len(models)} models: their results need an --out-dir")
-    model = located(models[0])
-    target = None if output is None else located(output)
+    model = _single(models[0])
+    target = None if output is None else _result(output)
     if not in_place and target is None:
         if isinstance(model, str):
             raise UsageError(f"{shown(model)}: say where the result goes (-o)")
@@ -166,6 +168,25 @@ def optimize(
         )
     print_result(result, report, as_json=json)
     raise typer.Exit(_exit_code(result, verified=verify))
+
+
+def _single(text: str) -> str | Path:
+    """The one model; where several are meant, what is missing is said."""
+    model = located(text)
+    if isinstance(model, Path):
+        if os.path.isdir(model):  # noqa: PTH112  # that of pathlib raises for a name that is too long
+            raise ModelError(
+                f"{model} is a folder; pass the .onnx file in it, or --out-dir for every one in it"
+            )
+        if has_magic(text) and not os.path.lexists(model):
+            raise UsageError(f"{model}: what a pattern finds needs an --out-dir for the results")
+    return model
+
+
+def _result(text: str) -> str | Path:
+    if text == "-":
+        raise UsageError("-o -: models are not written to stdout; name a file, ./- if it is to be called so")
+    return located(text)
 
 
 def _exit_code(result: Result, *, verified: bool) -> int:

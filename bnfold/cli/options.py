@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,16 +44,22 @@ Merge = Annotated[
     bool,
     typer.Option("--merge/--no-merge", help="Join parallel linear branches that are summed into one Conv."),
 ]
-Reports = Annotated[
-    list[Path] | None,
-    typer.Option(
+
+
+def _reports(suffixes: str) -> Any:  # noqa: ANN401  # what typer.Option returns
+    return typer.Option(
         "--report",
         parser=local("--report"),
-        help="Also write a report here: .html, .json, .md, .sarif, or .xml (JUnit); repeatable.",
+        help=f"Also write a report here: {suffixes}; repeatable.",
         metavar="FILE",
         show_default=False,
-    ),
-]
+    )
+
+
+# As in the tables of bnfold.report.formats, whose import would take time.
+Reports = Annotated[list[Path] | None, _reports(".html, .json, .md, .sarif, or .xml (JUnit)")]
+ReportsOfTwo = Annotated[list[Path] | None, _reports(".html, .json, or .md")]
+ReportsOfGate = Annotated[list[Path] | None, _reports(".json, .md, .sarif, or .xml (JUnit)")]
 Seed = Annotated[int, typer.Option(help="Seed of the random feeds.", metavar="N", min=0)]
 
 

@@ -47,6 +47,9 @@ def check_reports(
             raise UsageError(f"--report {path}: no file can be written there; is the folder right?")
         if os.path.realpath(path) in taken:
             raise UsageError(f"--report {path}: that is the model; give the report a name of its own")
+        folder = Path(os.path.realpath(path)).parent
+        if (path.is_file() or not path.exists()) and not os.access(folder, os.W_OK):
+            raise EnvironmentFault(f"--report {path}: no permission to write in that folder")
 
 
 def print_result(result: Result, reports: list[Path] | None, *, as_json: bool, every: bool = False) -> None:

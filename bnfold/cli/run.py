@@ -41,9 +41,16 @@ def main() -> NoReturn:
     except Exception as error:  # the last line of defence: a user never sees a traceback
         if os.environ.get("BNFOLD_TRACEBACK"):
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-        _fail(f"internal error, please report it ({what}); BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
+        _fail(f"{_unexpected(error)}; BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
     sys.exit(Exit.DONE)
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        # No bug, as a rule: a name too long for the disk, a folder that may not be searched.
+        return f"{error.filename!r} cannot be used: {error.strerror}"
+    what = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    return f"internal error, please report it ({what})"
 
 
 def _open_streams() -> None:

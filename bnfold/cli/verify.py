@@ -14,7 +14,7 @@ from bnfold.cli.options import (
     Json,
     ProviderChoice,
     Ranges,
-    Reports,
+    ReportsOfTwo,
     Seed,
     Truth,
     TruthChoice,
@@ -40,7 +40,7 @@ def verify(
     truth: TruthChoice = Truth.auto,
     provider: ProviderChoice = None,
     budget: Budget = DEFAULT_BUDGET,
-    report: Reports = None,
+    report: ReportsOfTwo = None,
     json: Json = False,
 ) -> None:
     """Say whether two models compute the same.

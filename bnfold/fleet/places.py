@@ -41,9 +41,11 @@ def places(wanted: Iterable[str | Path], out_dir: Path) -> tuple[Place, ...]:
 
     Raises:
         UsageError: one of them names no model, two results would have the same place, or a result that of a
-            model.
+            model; or `out_dir` is a file.
         EnvironmentFault: a folder cannot be read.
     """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UsageError(f"{out_dir} is a file; the results go to a folder")
     found: dict[Place, None] = {}
     for each in wanted:
         if is_url(each):

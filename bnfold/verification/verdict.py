@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from bnfold.verification.measures import Closeness
 
+SCHEMA = "bnfold.verdict/1"
+
 Status = Literal["equivalent", "different", "inconclusive", "not verified"]
 Outcome = Literal["pass", "fail", "near-tie", "ill-conditioned"]
 
@@ -133,7 +135,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain data; every number is finite, so that it is strict JSON."""
-        return asdict(self)
+        return {"schema": SCHEMA, **asdict(self)}
 
     def to_json(self) -> str:
         """Strict JSON, indented, keys in the order of the schema."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Call = Callable[..., Outcome]
+LONG = "x" * 300  # no file system that is known takes more than 255 bytes
 
 
 def test_done_is_zero(folder: Path) -> None:
@@ -102,6 +103,8 @@ def test_wrong_arguments_are_two(call: Call, arguments: tuple[str, ...]) -> None
         (("-o", "model.onnx"), "model.onnx is the model itself"),
         (("-o", "nowhere/out.onnx"), "nowhere' does not exist"),
         (("-o", "."), "not a file"),
+        (("-o", "-"), "not written to stdout"),
+        (("--out-dir", "other.onnx"), "other.onnx is a file"),
         (("--report", "report.txt"), "report.txt"),
         (("--report", "nowhere/report.json"), "nowhere/report.json"),
         (("--no-verify", "--per-fold"), "--per-fold"),
@@ -188,6 +191,73 @@ def test_no_permission_to_read_is_four(folder: Path, unprivileged: tuple[str, ..
     found = command.run("inspect", "model.onnx", cwd=folder, program=unprivileged)
     assert found.returncode == Exit.FAULT
     assert "model.onnx may not be read" in Outcome(4, found.stdout, found.stderr).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("optimize", LONG), Exit.MODEL),
+        (("inspect", LONG), Exit.MODEL),
+        (("check", LONG), Exit.FAULT),
+        (("optimize", "model.onnx", "-o", LONG), Exit.FAULT),
+        (("optimize", "model.onnx", "--report", f"{LONG}.json"), Exit.FAULT),
+        (("verify", "model.onnx", "other.onnx", "--input", f"x={LONG}"), Exit.FAULT),
+    ],
+    ids=lambda value: " ".join(value).replace(LONG, "LONG") if isinstance(value, tuple) else "",
+)
+def test_a_name_too_long_for_the_disk_is_no_bug(call: Call, arguments: tuple[str, ...], code: Exit) -> None:
+    found = call(*arguments)
+    assert found.code == code
+    assert "File name too long" in found.error
+    assert LONG in found.error
+    assert "report it" not in found.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("optimize", "shut/model.onnx"), "shut/model.onnx may not be read"),
+        (("check", "shut/model.onnx"), "shut/model.onnx' cannot be used: Permission denied"),
+        (("optimize", "model.onnx", "-o", "shut/out.onnx"), "no permission to write in"),
+        (("inspect", "model.onnx", "--report", "shut/r.json"), "shut/r.json' cannot be used"),
+        (("inspect", "model.onnx", "--report", "locked/r.json"), "locked/r.json: no permission to write"),
+        (("optimize", "model.onnx", "--report", "locked/r.json"), "locked/r.json: no permission to write"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.usefixtures("locked")
+def test_a_folder_that_is_shut_is_no_bug(
+    folder: Path, unprivileged: tuple[str, ...], arguments: tuple[str, ...], says: str
+) -> None:
+    """Nothing is done before the report is known to have a place."""
+    shut = folder / "shut"
+    shut.mkdir()
+    shutil.copy(folder / "model.onnx", shut)
+    shut.chmod(0)
+    found = command.run(*arguments, cwd=folder, program=unprivileged)
+    shut.chmod(0o755)
+    assert found.returncode == Exit.FAULT
+    assert says in Outcome(4, found.stdout, found.stderr).error
+    assert "report it" not in found.stderr
+    assert not (folder / "model.folded.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "says"),
+    [
+        (".", Exit.MODEL, "--out-dir"),
+        ("*.onnx", Exit.USAGE, "*.onnx: what a pattern finds needs an --out-dir"),
+    ],
+)
+def test_several_models_without_a_folder_for_them(call: Call, wanted: str, code: Exit, says: str) -> None:
+    found = call("optimize", wanted)
+    assert (found.code, says in found.error) == (code, True), found.error
+
+
+def test_a_name_with_the_signs_of_a_pattern(folder: Path, call: Call) -> None:
+    (folder / "model.onnx").rename(folder / "model[1].onnx")
+    assert call("optimize", "model[1].onnx", "--no-verify").code == Exit.DONE
+    assert (folder / "model[1].folded.onnx").exists()
 
 
 def test_a_missing_package_is_four(folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support import command
 from support.command import Outcome
 
 from bnfold.cli import Exit
+from bnfold.report import formats
 from bnfold.version import __version__
 
 Call = Callable[..., Outcome]
@@ -52,6 +54,23 @@ def test_every_verb_has_help(call: Call, verb: str) -> None:
     found = call(verb, "--help")
     assert (found.code, found.err) == (Exit.DONE, "")
     assert f"bnfold {verb}" in found.out
+
+
+@pytest.mark.parametrize(
+    ("verb", "table"),
+    [
+        ("optimize", formats.REPORTS),
+        ("optimize", formats.FLEETS),
+        ("inspect", formats.REPORTS),
+        ("verify", formats.PAIRS),
+        ("bench", formats.BENCHMARKS),
+        ("check", formats.SURVEYS),
+    ],
+)
+def test_help_names_the_reports_that_there_are(call: Call, verb: str, table: Mapping[str, object]) -> None:
+    said = " ".join(call(verb, "--help").out.split())
+    (suffixes,) = re.findall(r"Also write a report here: (.*?); repeatable", said)
+    assert set(re.findall(r"\.[a-z]+", suffixes)) == set(table)
 
 
 def test_version(call: Call) -> None:

@@ -39,7 +39,8 @@ def test_json_is_the_report_and_nothing_else(call: Call, verb: str) -> None:
 def test_json_of_verify_is_the_verdict(call: Call) -> None:
     found = call("verify", "model.onnx", "other.onnx", "--json")
     assert (found.code, found.err) == (Exit.FINDING, "")
-    assert json.loads(found.out)["status"] == "different"
+    data = json.loads(found.out)
+    assert (data["schema"], data["status"]) == ("bnfold.verdict/1", "different")
 
 
 def test_a_report_file_holds_the_same_as_json(folder: Path, call: Call) -> None:

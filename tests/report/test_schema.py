@@ -63,6 +63,7 @@ GOLDEN = {
     "merged": ["str"],
     "frozen": ["str"],
     "verdict": {
+        "schema": "str",
         "status": "str",
         "summary": "str",
         "outputs": [
