@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
+from bnfold.model.doubts import run
 from bnfold.model.edits import Scope
-from bnfold.model.inference import defined, forget_shape, graphs, home, run
+from bnfold.model.inference import declaration, declare, defined, graphs, home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +46,7 @@ class _State:
 
 
 def infer(model: ModelProto) -> Types:
-    """What `inference.run` finds, and what follows from the Loops.
+    """What `doubts.run` finds, and what follows from the Loops.
 
     Args:
         model: a model that declares no shapes but those of its inputs; the state of its Loops is declared.
@@ -101,18 +102,8 @@ def _states(model: ModelProto, names: Mapping[Scope, frozenset[str]]) -> Iterato
                         start=(home(scope, start, names), start),
                         end=(home(inner, end.name, names), end.name),
                         formal=formal,
-                        result=_info(graph, result) if result else None,
+                        result=declaration(graph, result) if result else None,
                     )
-
-
-def _info(graph: GraphProto, name: str) -> ValueInfoProto:
-    """Where a graph declares what one of its nodes computes."""
-    info: ValueInfoProto
-    for info in (*graph.output, *graph.value_info):
-        if info.name == name:
-            return info
-    info = graph.value_info.add(name=name)
-    return info
 
 
 def _common(assumed: Shape | None, *others: Shape | None) -> Shape | None:
@@ -127,13 +118,5 @@ def _common(assumed: Shape | None, *others: Shape | None) -> Shape | None:
 
 def _declare(state: _State, elem_type: int, shape: Shape | None) -> None:
     for info in (state.formal, state.result):
-        if info is None:
-            continue
-        forget_shape(info.type)
-        if shape is not None:
-            info.type.tensor_type.elem_type = elem_type
-            info.type.tensor_type.shape.SetInParent()
-            for size in shape:
-                dim = info.type.tensor_type.shape.dim.add()
-                if isinstance(size, int):
-                    dim.dim_value = size
+        if info is not None:
+            declare(info, elem_type, shape)

@@ -8,6 +8,7 @@ from onnx import (
     AttributeProto,
     GraphProto,
     ModelProto,
+    OperatorSetIdProto,
     TensorShapeProto,
     TypeProto,
     ValueInfoProto,
@@ -18,9 +19,11 @@ from bnfold.model.edits import Body, Scope
 from bnfold.model.integers import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from bnfold.model.integers import Dim
+
+_INVENTED = "unk__"  # how dimensions start that inference had to name
 
 Types = dict[tuple[Scope, str], tuple[int, Shape | None]]
 
@@ -32,6 +35,37 @@ def run(model: ModelProto) -> Types:
     except (shape_inference.InferenceError, RuntimeError, ValueError):
         # An operator of a version unknown to this onnx release, say.
         return collect(model)
+
+
+def declare(info: ValueInfoProto, elem_type: int, shape: Shape | None) -> None:
+    """Say of a tensor what it is; sizes that are not numbers get no names but those of inputs."""
+    forget_shape(info.type)
+    if elem_type:
+        info.type.tensor_type.elem_type = elem_type
+    if shape is None:
+        return
+    info.type.tensor_type.shape.SetInParent()
+    for size in shape:
+        dim = info.type.tensor_type.shape.dim.add()
+        if isinstance(size, int):
+            dim.dim_value = size
+        elif size is not None and not size.startswith(_INVENTED):
+            dim.dim_param = size
+
+
+def declaration(graph: GraphProto, name: str) -> ValueInfoProto:
+    """Where a graph declares what one of its nodes computes."""
+    info: ValueInfoProto
+    for info in (*graph.output, *graph.value_info):
+        if info.name == name:
+            return info
+    info = graph.value_info.add(name=name) if name else ValueInfoProto()
+    return info
+
+
+def opset_of(imports: Iterable[OperatorSetIdProto]) -> int:
+    """The version of the default operator set."""
+    return next((i.version for i in imports if i.domain in ("", "ai.onnx")), 1)
 
 
 def collect(model: ModelProto) -> Types:

@@ -220,3 +220,59 @@ def test_the_batch_of_the_same_input_is_followed() -> None:
     y = net.node("MatMul", net.node("Transpose", y, perm=[0, 2, 1]), net.init(net.draw(4, 5)))
     net.output(y, shape=[None, None, 5])
     expect(unchecked(net), folded={"bn"}, feeds={"x": numbers(3, 4, 6)})
+
+
+# --- what onnx infers of valid models, and they do not compute --------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [9, 10, 11, 17])
+def test_a_branch_of_which_nobody_knows_the_rank(opset: int) -> None:
+    """Before opset 11 inference takes what it knows of the other branch for the result of both."""
+    net = Net(opset)
+    feeds = start(net) | {"c": np.array(False), "z": numbers(2, 4, 4)}
+    net.input("c", elem=BOOL)
+    net.input("z", "N", 4, 4)
+    bodies = {}
+    for which in ("then_branch", "else_branch"):
+        body = Net(opset, prefix=which)
+        body.output(body.node("Relu", "z") if which.startswith("then") else reshaped(body))
+        bodies[which] = body.graph(which)
+    net.output(scaled_between(net, net.node("If", "c", **bodies)), shape=RANK)
+    stays(unchecked(net), feeds, KEPT)
+
+
+@pytest.mark.parametrize("pool", ["AveragePool", "MaxPool"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pool_that_rounds_up_leaves_out_what_starts_in_the_padding(pool: str, nested: bool) -> None:
+    """Three by three become two by two, of which the Conv pads one more; inference says three by three."""
+    net = Net(18)
+    x = net.input("x", 1, 4, 3, 3)
+    body = Net(18, prefix="body_") if nested else net
+    y = body.node(pool, x, kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1)
+    y = body.bn(y, 4, name="bn", stats={"scale": np.full(4, -0.5)})
+    y = body.conv(y, 4, 4, strides=[3, 3], auto_pad="SAME_UPPER")
+    if nested:
+        body.output(y)
+        other = Net(18, prefix="other_")
+        other.output(other.conv(x, 4, 4))
+        c = net.input("c", elem=BOOL)
+        y = net.node("If", c, then_branch=body.graph("then"), else_branch=other.graph("else"))
+    net.output(y, shape=RANK)
+    feeds = {"x": numbers(1, 4, 3, 3)} | ({"c": np.array(True)} if nested else {})
+    stays(unchecked(net), feeds, {"bn": "BNF014"})
+
+
+def test_a_pool_that_rounds_up_where_no_window_starts_in_the_padding() -> None:
+    """Three by three for certain: the Conv pads nothing."""
+    net = Net()
+    y = net.node(
+        "MaxPool",
+        net.input("x", 1, 4, 5, 5),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        pads=[0, 0, 1, 1],
+        ceil_mode=1,
+    )
+    y = net.bn(y, 4, name="bn", stats={"scale": np.full(4, -0.5)})
+    net.output(net.conv(y, 4, 4, strides=[3, 3], auto_pad="SAME_UPPER"), shape=RANK)
+    expect(unchecked(net), folded={"bn"})
