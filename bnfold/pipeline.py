@@ -263,7 +263,7 @@ def benchmark(
     for model in models:
         with naming(model):
             valid(model)
-    return race(
+    found = race(
         path_or_bytes(models[0]),
         path_or_bytes(models[1]),
         levels=levels,
@@ -275,6 +275,16 @@ def benchmark(
         seed=seed,
         progress=progress,
     )
+    asked = {
+        "levels": list(levels),
+        "batches": list(batches),
+        "inputs": Verification(inputs).asked()["inputs"],
+        "threads": threads,
+        "provider": provider,
+        "seconds": float(seconds),
+        "seed": seed,
+    }
+    return replace(found, options=asked)
 
 
 def _silent(_stage: str) -> None:

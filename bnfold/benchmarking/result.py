@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bnfold.benchmarking.comparison import Comparison
 
 SCHEMA = "bnfold.bench/1"
@@ -148,6 +150,8 @@ class Benchmark:
         machine: where.
         levels: the results.
         findings: what else is worth knowing, one line each.
+        options: what was asked for, by the names of `bnfold.benchmark`, as plain values; empty where the
+            benchmark is a part of `optimize`.
     """
 
     version: str
@@ -159,6 +163,7 @@ class Benchmark:
     machine: Machine
     levels: tuple[LevelResult, ...]
     findings: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; keys are only ever added within one version of the schema."""

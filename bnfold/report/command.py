@@ -10,6 +10,7 @@ from bnfold.report.wording import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from bnfold.benchmarking.result import Benchmark
     from bnfold.report.schema import Report
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -17,8 +18,13 @@ _DEFAULTS: Mapping[str, Any] = {
     "truth": "auto",
     "provider": "cpu",
     "budget": 600.0,
+    "level": "disable,basic,all",
+    "batch": "",
+    "threads": 1,
+    "seconds": 60.0,
 }
 _NAMES = {"inputs": "input", "ranges": "range"}
+_LEVELS = {"disable_all": "disable", "enable_basic": "basic", "enable_all": "all"}
 
 
 def of_report(report: Report) -> str:
@@ -34,6 +40,17 @@ def of_report(report: Report) -> str:
 def of_pair(original: str, folded: str, options: Mapping[str, Any]) -> str:
     """`bnfold verify` with its options."""
     return _joined(["bnfold", "verify", original, folded, *_options(options)])
+
+
+def of_benchmark(benchmark: Benchmark) -> str:
+    """`bnfold bench` with its options; empty where no command line could say it."""
+    asked = dict(benchmark.options)
+    sources = (benchmark.a.source, benchmark.b.source)
+    if not asked or None in sources or any("(array)" in given for given in asked["inputs"]):
+        return ""
+    asked["level"] = ",".join(_LEVELS[level] for level in asked.pop("levels"))
+    asked["batch"] = ",".join(map(str, asked.pop("batches")))
+    return _joined(["bnfold", "bench", *filter(None, sources), *_options(asked)])
 
 
 def _target(report: Report) -> list[str]:

@@ -108,6 +108,10 @@ GOLDEN = {
         {"level": "str", "failure": "str", "a": RUNTIME, "b": RUNTIME, "load": TIMING, "steady": [TIMING]}
     ],
     "findings": ["str"],
+    "options": {
+        "levels": ["str"], "batches": ["int"], "inputs": ["str"], "threads": "int", "provider": "str",
+        "seconds": "float", "seed": "int",
+    },
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from bnfold.report.command import of_pair, of_report
+from bnfold.report.command import of_benchmark, of_pair, of_report
 from bnfold.report.evidence import nearness, relative, used
 from bnfold.report.html import plots
 from bnfold.report.html.diagram import picture
@@ -47,7 +47,14 @@ def render(report: Report) -> str:
 def render_benchmark(benchmark: Benchmark) -> str:
     """A benchmark by itself."""
     title = f"{_name(benchmark.a.source)} and {_name(benchmark.b.source)}"
-    return _page("benchmark.html.j2", title=title, speed=_speed(benchmark))
+    return _page(
+        "benchmark.html.j2",
+        title=title,
+        speed=_speed(benchmark),
+        command=of_benchmark(benchmark),
+        options=_options(benchmark.options),
+        environment={"onnxruntime": benchmark.machine.onnxruntime},
+    )
 
 
 def render_pair(pair: PairReport) -> str:
@@ -72,15 +79,30 @@ def render_several(outcomes: Sequence[Outcome]) -> str:
             "output": outcome.output,
             "status": fleet.status_of(outcome),
             "remark": fleet.remark(outcome),
+            "counts": _counts(None if outcome.result is None else outcome.result.report),
             "report": None if outcome.result is None else outcome.result.report,
+            "command": "" if outcome.result is None else of_report(outcome.result.report),
             "kept": [] if outcome.result is None else _kept_groups(outcome.result.report.kept),
         }
         for outcome in outcomes
     ]
     summary = fleet.to_dict(outcomes)["summary"]
     return _page(
-        "several.html.j2", title=f"{len(models)} models", models=models, summary=summary, version=__version__
+        "several.html.j2",
+        title=f"{len(models)} models",
+        models=models,
+        summary=summary,
+        version=__version__,
+        environment=next(
+            (each.result.report.environment for each in outcomes if each.result is not None), {}
+        ),
     )
+
+
+def _counts(report: Report | None) -> list[tuple[str, int | None]]:
+    if report is None:
+        return [("found", None), ("folded", None), ("kept", None)]
+    return [("found", report.found), ("folded", len(report.folds)), ("kept", len(report.kept))]
 
 
 @dataclass(frozen=True)
@@ -231,6 +253,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "rows": [_evidence(row) for row in sorted(verdict.outputs, key=nearness, reverse=True)],
         "rules": [rule for rule in dict.fromkeys(row.rule for row in verdict.outputs) if rule],
         "errors": plots.errors(verdict.outputs),
+        "fails": any(row.outcome == "fail" for row in verdict.outputs),
         "fold_errors": plots.per_fold(verdict.per_fold),
         "fold_rows": [_fold_evidence(each) for each in measured],
         "not_captured": list(missing.items()),

@@ -86,10 +86,11 @@ def _rms(row: OutputEvidence) -> tuple[float | None, float | None, float | None]
 
 def _error_row(row: OutputEvidence, scale: Scale) -> Row:
     signal = row.signal_rms or 1.0
-    forms = zip(("original", "folded", "allowed"), _rms(row), strict=True)
-    known = [(form, number) for form, number in forms if number is not None]
-    marks = tuple(Mark(form, scale.at(number / signal)) for form, number in known)
-    said = ", ".join(f"{form} {relative(number, row.signal_rms)}" for form, number in known)
+    names = zip(("original", "folded", "allowed"), _rms(row), strict=True)
+    known = [(name, number) for name, number in names if number is not None]
+    forms = {"folded": "failed"} if row.outcome == "fail" else {}
+    marks = tuple(Mark(forms.get(name, name), scale.at(number / signal)) for name, number in known)
+    said = ", ".join(f"{name} {relative(number, row.signal_rms)}" for name, number in known)
     outcome = "" if row.outcome == "pass" else row.outcome
     return Row(row.output, ", ".join(filter(None, (row.feed, outcome))), marks, said)
 

@@ -306,6 +306,32 @@ def test_a_pair(full: Report) -> None:
     assert "bnfold verify one.onnx 'other model.onnx' --seed 4" in said
 
 
+def test_a_benchmark_says_how_to_repeat_it(benchmark: Benchmark) -> None:
+    asked = {
+        "levels": ["disable_all", "enable_all"], "batches": [1, 8], "inputs": ["x=a b.npy"], "threads": 2,
+        "provider": "cpu", "seconds": 60.0, "seed": 3,
+    }  # fmt: skip
+    named = replace(benchmark, b=replace(benchmark.b, source="b.onnx"), options=asked)
+    wanted = (
+        "bnfold bench folder/model.onnx b.onnx --input 'x=a b.npy' --threads 2 --seed 3 "
+        "--level disable,all --batch 1,8"
+    )
+    assert [each.text for each in page.read(html.render_benchmark(named)).all("pre")] == [wanted]
+    for unnamed in (benchmark, replace(named, options=asked | {"inputs": ["x=2x3 (array)"]})):
+        assert page.read(html.render_benchmark(unnamed)).all("pre") == []
+
+
+def test_what_fails_is_marked(full: Report) -> None:
+    """By its form, not by colour alone."""
+    assert full.verdict is not None
+    first, *others = full.verdict.outputs
+    failing = replace(full.verdict, outputs=(replace(first, outcome="fail"), *others))
+    for verdict, count in ((full.verdict, 0), (failing, 1)):
+        tree = page.read(html.render(replace(full, verdict=verdict)))
+        marks = tree.all("path", class_="m-failed")
+        assert len(marks) == 2 * count  # one of them in the legend
+
+
 def test_several(full: Report) -> None:
     from bnfold.errors import ModelError  # noqa: PLC0415 - for this test alone
 
@@ -319,6 +345,10 @@ def test_several(full: Report) -> None:
     rows = [each for each in table.all("tr") if "data-outcome" in each.attributes]
     assert [each.attributes["data-outcome"] for each in rows] == ["equivalent", "failed", "done before"]
     assert "b.onnx: broken" in rows[1].text
+    assert [cell.text for cell in rows[0].all("td", class_="number")] == ["4", "2", "2"]
+    (command,) = tree.all("pre")
+    assert command.text.startswith("bnfold optimize folder/model.onnx -o folder/model.folded.onnx")
+    assert "3.99" in tree.all("section")[-1].text
 
 
 def test_no_verdict_without_evidence(full: Report) -> None:
