@@ -155,8 +155,25 @@ def test_every_fold_shows_its_own_error(model: onnx.ModelProto) -> None:
         assert each.against == "the reference BatchNormalization"
         assert each.relative_l2 is not None
         assert each.relative_l2 < 1e-5
+        assert each.original_rms is not None
+        assert each.signal_rms is not None
+        assert 0 < each.original_rms < 1e-5 * each.signal_rms
     sizes = [each.relative_l2 or 0.0 for each in verdict.per_fold]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_original_is_judged_by_float64(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own error at a fold is that of its tensors, whatever the fold does."""
+    right = bnfold.optimize(model, per_fold=True).verdict
+    plant(monkeypatch, "bn3")
+    wrong = bnfold.optimize(model, per_fold=True).verdict
+    assert right is not None
+    assert wrong is not None
+    own = [{each.node: each.original_rms for each in verdict.per_fold} for verdict in (right, wrong)]
+    assert own[0] == own[1]
+    without = bnfold.optimize(model, per_fold=True, truth="bound").verdict
+    assert without is not None
+    assert {each.original_rms for each in without.per_fold} == {None}
 
 
 def test_a_wrong_fold_shows_where_it_is(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def _per_fold(found: tuple[FoldEvidence, ...]) -> RenderableType:
     """The folds by themselves: the worst, and how many there are besides."""
     table = _columns(header=True)
     table.add_column("fold by fold", overflow="fold")
-    for column in ("error/signal", "dB", "ulp 99%"):
+    for column in ("original", "error/signal", "dB", "ulp 99%"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("compared", style="dim", overflow="fold")
     measured = [each for each in found if each.tensor]
@@ -145,11 +145,14 @@ def _per_fold(found: tuple[FoldEvidence, ...]) -> RenderableType:
         ulps = "-" if each.ulp_p99 is None else f"{each.ulp_p99:.2g}"
         compared = f"{each.tensor} with {each.against}" + (f"; {each.note}" if each.note else "")
         error = "-" if each.relative_l2 is None else f"{each.relative_l2:.1e}"
-        table.add_row(_place(each.node, each.scope), error, ratio, ulps, compared)
+        own = relative(each.original_rms, each.signal_rms)
+        table.add_row(_place(each.node, each.scope), own, error, ratio, ulps, compared)
     if len(measured) > _FOLD_ROWS:
-        table.add_row(f"... and {len(measured) - _FOLD_ROWS} more", "", "", "", "the JSON report lists them")
+        table.add_row(
+            f"... and {len(measured) - _FOLD_ROWS} more", "", "", "", "", "the JSON report lists them"
+        )
     for why, count in Counter(each.note for each in found if not each.tensor).items():
-        table.add_row(f"{count} not captured", "", "", "", why)
+        table.add_row(f"{count} not captured", "", "", "", "", why)
     return table
 
 

@@ -4,13 +4,15 @@ The input of every normalization that went is captured from the original, run by
 optimizations off, and put through the reference BatchNormalization (`bnfold.runtime`, on a GPU where there is
 one) in float64. The folded layer's output, captured from the folded model, is compared with that. Where the
 tensor of the normalization does not outlive the fold, the first tensor behind it that both models have is
-compared with the original's own.
+compared with the original's own. Beside that stands the original's own error at that tensor, by an evaluation
+in float64: in both models the rounding errors of all layers before it are part of it.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,10 @@ from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.judge import epsilon_of, is_float
 from bnfold.verification.measures import closeness
 from bnfold.verification.sessions import Ran, Run, run_model
+from bnfold.verification.truth import BudgetSpentError, NoHooks, Truth, TruthUnavailableError
 from bnfold.verification.truth.tensors import stored
 from bnfold.verification.verdict import FoldEvidence
+from bnfold.verification.watch import Watch, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from bnfold.verification.case import Case, Model, Progress
     from bnfold.verification.feeds import Array, Feed
     from bnfold.verification.options import Verification
+    from bnfold.verification.truth import Step
 
 # Captured tensors are written to disk and read back: of so many sites at a time.
 SITES_AT_A_TIME = 16
@@ -64,10 +69,11 @@ def per_fold(
         except NoFeedError as error:
             return tuple(_missing(fold, str(error)) for fold in folds)
         sites = _sites(case, folds)
+        truth = {} if how.truth == "bound" else _truth(case, sites, feeds[0])
         found: list[FoldEvidence] = []
         for start in range(0, len(sites), SITES_AT_A_TIME):
             case.say(f"capturing activations ({start + 1} of {len(sites)})")
-            found += _examined(case, sites[start : start + SITES_AT_A_TIME], feeds[0])
+            found += _examined(case, sites[start : start + SITES_AT_A_TIME], feeds[0], truth)
     return tuple(sorted(found, key=_size, reverse=True))
 
 
@@ -157,13 +163,71 @@ def _stored(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return tensors
 
 
-def _examined(case: Case, sites: Sequence[_Site], feed: Feed) -> list[FoldEvidence]:
+class _Keeper(NoHooks):
+    """Keeps tensors of an evaluation on disk, where there is room for those of all layers."""
+
+    def __init__(self, names: set[str], folder: Path) -> None:
+        self._names = names
+        self._folder = folder
+        self.kept: dict[str, Path] = {}
+
+    def after(
+        self,
+        step: Step,
+        inputs: Sequence[Any],  # noqa: ARG002 - the protocol's
+        outputs: Sequence[Any],
+    ) -> Sequence[Any]:
+        """Keep what has one of the names."""
+        for name, value in zip(step.outputs, outputs, strict=False):
+            if name in self._names and isinstance(value, np.ndarray):
+                path = self._folder / f"truth{len(self.kept)}.npy"
+                np.save(path, value)
+                self.kept[name] = path
+        return outputs
+
+
+def _truth(case: Case, sites: Sequence[_Site], feed: Feed) -> Mapping[str, Path]:
+    """Where the original's tensors in float64 lie, as far as its evaluation gets."""
+    model = case.original.proto
+    inside = {name for function in model.functions for node in function.node for name in node.output}
+    keeper = _Keeper({site.tensor for site in sites if site.tensor} - inside, case.scratch)
+    try:
+        original = Truth(model, case.original.folder)
+        # The other half of the time is for capturing.
+        deadline = time.monotonic() + case.left / 2
+        watch = Watch("evaluating the original layer by layer", case.say, deadline)
+        watch.expect(original.size)
+        original.run(feed.values, Watched(keeper, watch))
+    except (BudgetSpentError, TruthUnavailableError):
+        # The verdict says what stands in the way; the tensors before it are as good.
+        return keeper.kept
+    return keeper.kept
+
+
+def _examined(
+    case: Case, sites: Sequence[_Site], feed: Feed, truth: Mapping[str, Path]
+) -> list[FoldEvidence]:
     reachable = [site for site in sites if site.tensor]
     inputs = [site.normalization.input[0] for site in reachable if site.normalization is not None]
     tensors = [site.tensor for site in reachable]
     first = _captured(case, case.original, [*tensors, *inputs], feed)
     second = _captured(case, case.folded, tensors, feed)
-    return [_evidence(case, site, first, second) for site in sites]
+    found = []
+    for site in sites:
+        evidence = _evidence(case, site, first, second)
+        if evidence.tensor in truth and not isinstance(first, str):
+            own = _own_error(first.get(site.tensor), np.load(truth[evidence.tensor], mmap_mode="r"))
+            evidence = replace(evidence, original_rms=own)
+        found.append(evidence)
+    return found
+
+
+def _own_error(original: Array | None, truth: Array) -> float | None:
+    """How far a tensor of the original is from its value in float64."""
+    if original is None or original.shape != truth.shape:
+        return None
+    finite = np.isfinite(original) & np.isfinite(truth)
+    return _number(Error.of(original[finite].astype(np.float64) - truth[finite]).rms)
 
 
 def _captured(case: Case, model: Model, names: Iterable[str], feed: Feed) -> dict[str, Array] | str:

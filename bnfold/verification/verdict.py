@@ -78,6 +78,8 @@ class FoldEvidence:
         sqnr_db: signal to noise ratio in dB; None without a difference.
         ulp_p99: what 99 % of the differences do not exceed, in units in the last place.
         note: why nothing could be compared, or what else was seen.
+        original_rms: the original's own error there, against its evaluation in float64: what rounding has
+            made of the tensor so far. None where that could not be evaluated.
     """
 
     node: str
@@ -92,6 +94,7 @@ class FoldEvidence:
     sqnr_db: float | None
     ulp_p99: float | None
     note: str = ""
+    original_rms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,11 @@ def _evidence(row: OutputEvidence) -> dict[str, Any]:
 
 
 def _fold_evidence(each: FoldEvidence) -> dict[str, Any]:
-    return {"fold": each, "error": relative(each.error_rms, each.signal_rms)}
+    return {
+        "fold": each,
+        "error": relative(each.error_rms, each.signal_rms),
+        "original": relative(each.original_rms, each.signal_rms),
+    }
 
 
 def _speed(benchmark: Benchmark) -> dict[str, Any]:

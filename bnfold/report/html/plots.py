@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bnfold.verification.verdict import FoldEvidence, OutputEvidence
 
 _ERROR_ROWS = 24  # of a level
-_FOLD_ROWS = 40
+_FOLD_ROWS = 24
 _MILLI = 1e3
 
 
@@ -96,16 +96,37 @@ def _error_row(row: OutputEvidence, scale: Scale) -> Row:
 
 
 def per_fold(found: Sequence[FoldEvidence]) -> Plot | None:
-    """The error of each fold by itself, the worst first as they come."""
-    known = [(each, each.relative_l2) for each in found if each.tensor and each.relative_l2 is not None]
-    scale = decades(error for _, error in known)
+    """Errors of both models at each fold, the worst first as they come; those at one tensor in one row."""
+    places: dict[str, list[FoldEvidence]] = {}
+    for each in found:
+        if each.tensor and each.relative_l2 is not None:
+            places.setdefault(each.tensor, []).append(each)
+    own = (_own_error(alike[0]) for alike in places.values())
+    scale = decades(
+        error
+        for each in (*(alike[0].relative_l2 for alike in places.values()), *own)
+        if (error := each) is not None
+    )
     if scale is None:
         return None
-    rows = tuple(
-        Row(each.node, each.scope, (Mark("folded", scale.at(error)),), f"{error:.1e}")
-        for each, error in known[:_FOLD_ROWS]
-    )
-    return Plot(scale, (Group("", rows, len(known) - len(rows)),))
+    rows = tuple(_fold_row(alike, scale) for alike in list(places.values())[:_FOLD_ROWS])
+    return Plot(scale, (Group("", rows, len(places) - len(rows)),))
+
+
+def _own_error(each: FoldEvidence) -> float | None:
+    """The original's error by the size of the tensor."""
+    return each.original_rms / each.signal_rms if each.original_rms is not None and each.signal_rms else None
+
+
+def _fold_row(alike: Sequence[FoldEvidence], scale: Scale) -> Row:
+    first = alike[0]
+    known = [
+        (form, error) for form, error in (("original", _own_error(first)), ("folded", first.relative_l2))
+    ]
+    marks = tuple(Mark(form, scale.at(error)) for form, error in known if error is not None)
+    said = ", ".join(f"{form} {error:.1e}" for form, error in known if error is not None)
+    others = f"and {len(alike) - 1} more" if len(alike) > 1 else ""
+    return Row(first.node, ", ".join(filter(None, (first.scope, others))), marks, said)
 
 
 def latencies(benchmark: Benchmark) -> list[tuple[str, str, Plot, str]]:

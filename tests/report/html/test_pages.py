@@ -49,7 +49,8 @@ def everything(full: Report, benchmark: Benchmark) -> Report:
     """Each section of the page."""
     assert full.verdict is not None
     folds = (
-        FoldEvidence("bn0", "", ("conv0",), "t", "the original", 1.0, 1e-7, 2e-7, 1e-7, 140.0, 3.0),
+        FoldEvidence("bn0", "", ("conv0",), "t", "the original", 1.0, 1e-7, 2e-7, 1e-7, 140.0, 3.0, "", 3e-8),
+        FoldEvidence("bn9", "", ("conv0",), "t", "the original", 1.0, 1e-7, 2e-7, 1e-7, 140.0, 3.0, "", 3e-8),
         FoldEvidence(
             "bn1", "body of If 'if'", ("gemm",), "", "", None, None, None, None, None, None, "inside"
         ),
@@ -319,6 +320,15 @@ def test_a_benchmark_says_how_to_repeat_it(benchmark: Benchmark) -> None:
     assert [each.text for each in page.read(html.render_benchmark(named)).all("pre")] == [wanted]
     for unnamed in (benchmark, replace(named, options=asked | {"inputs": ["x=2x3 (array)"]})):
         assert page.read(html.render_benchmark(unnamed)).all("pre") == []
+
+
+def test_both_models_are_plotted_at_each_fold(full: Report, benchmark: Benchmark) -> None:
+    """Folds that are compared at one tensor are one row."""
+    tree = page.read(html.render(everything(full, benchmark)))
+    (figure,) = tree.all("figure", aria_label="Errors at each fold")
+    rows = [each.attributes["aria-label"] for each in figure.all("svg", role="img")]
+    assert rows == ["original 3.0e-08, folded 1.0e-07"]
+    assert "bn0 and 1 more" in figure.text
 
 
 def test_what_fails_is_marked(full: Report) -> None:
