@@ -17,6 +17,8 @@ from support.claims import expect, session
 import bnfold
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 BOOL, INT64 = TensorProto.BOOL, TensorProto.INT64
@@ -275,4 +277,43 @@ def test_a_pool_that_rounds_up_where_no_window_starts_in_the_padding() -> None:
     )
     y = net.bn(y, 4, name="bn", stats={"scale": np.full(4, -0.5)})
     net.output(net.conv(y, 4, 4, strides=[3, 3], auto_pad="SAME_UPPER"), shape=RANK)
+    expect(unchecked(net), folded={"bn"})
+
+
+def upsampled(net: Net, x: str) -> str:
+    """50 times 1.4, which is 70 in single precision, and a little less in double."""
+    return net.node("Resize", x, "", net.init([1, 1, 1.4, 1]), mode="nearest")
+
+
+def transposed(net: Net, x: str) -> str:
+    """21, or 22 if output padding counts although the padding is automatic."""
+    weight = net.init(net.draw(4, 4, 3, 1))
+    y = net.node("ConvTranspose", x, weight, strides=[3, 1], output_padding=[1, 0], auto_pad="SAME_UPPER")
+    return net.node("Sigmoid", y)
+
+
+def dilated(net: Net, x: str) -> str:
+    """2, or 3 if automatic padding takes dilations into account."""
+    return net.node(
+        "MaxPool", x, kernel_shape=[3, 1], strides=[3, 1], dilations=[2, 1], auto_pad="SAME_UPPER"
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "stride"), [(upsampled, 50, 3), (transposed, 7, 2), (dilated, 7, 3)]
+)
+def test_sizes_on_which_runtimes_differ(build: Callable[[Net, str], str], size: int, stride: int) -> None:
+    """The Conv pads, or does not, as it has one more or one less: the shift cannot go into it."""
+    net = Net(18)
+    y = build(net, net.input("x", 1, 4, size, 1))
+    y = net.bn(y, 4, name="bn", stats={"scale": np.full(4, -0.5)})
+    net.output(net.conv(y, 4, 4, (stride, 1), strides=[stride, 1], auto_pad="SAME_UPPER"), shape=RANK)
+    stays(unchecked(net), {"x": numbers(1, 4, size, 1)}, {"bn": "BNF014"})
+
+
+def test_a_factor_that_all_round_alike() -> None:
+    net = Net(18)
+    y = net.node("Resize", net.input("x", 1, 4, 6, 1), "", net.init([1, 1, 1.5, 1]), mode="nearest")
+    y = net.bn(y, 4, name="bn", stats={"scale": np.full(4, -0.5)})
+    net.output(net.conv(y, 4, 4, (3, 1), strides=[3, 1], auto_pad="SAME_UPPER"), shape=RANK)
     expect(unchecked(net), folded={"bn"})
