@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bnfold.verification.case import LEVELS, Case, Evidence, Outcomes
+from bnfold.verification.judge import NO_NUMBERS, NO_VALUES
 from bnfold.verification.sessions import Ran
 from bnfold.verification.verdict import OutputEvidence, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from onnx import ValueInfoProto
+
     from bnfold.verification.feeds import Feed
+
+
+_NOTHING = (NO_VALUES, NO_NUMBERS)
 
 
 def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outcomes) -> Verdict:
@@ -21,7 +27,7 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
     if failed:
         worst = max(failed, key=_excess)
         return verdict(case, "different", f"different: {_told(worst)}", evidence, feeds, first)
-    outputs = [value.name for value in case.original.proto.graph.output]
+    outputs = [value.name for value in case.original.proto.graph.output if not _is_empty(value)]
     missing = [name for name in outputs if not any(row.output == name for row in rows)]
     if missing:
         blocking = [finding for finding in evidence.findings if "does not run" in finding]
@@ -30,6 +36,11 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
         return verdict(case, "not verified", text, evidence, feeds, first)
     shown = {row.output for row in rows if row.outcome in {"pass", "near-tie"}}
     doubtful = [name for name in outputs if name not in shown]
+    bare = [name for name in doubtful if all(row.note in _NOTHING for row in rows if row.output == name)]
+    if bare:
+        why = " or ".join(sorted({row.note for row in rows if row.output in bare}))
+        text = f"inconclusive: nothing of output {', '.join(bare)} was compared: {why} with every feed"
+        return verdict(case, "inconclusive", text, evidence, feeds, first)
     if doubtful:
         why = "; ".join(sorted({row.note for row in rows if row.output in doubtful and row.note}))
         text = (
@@ -44,6 +55,11 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
         )
         return verdict(case, "inconclusive", text, evidence, feeds, first)
     return verdict(case, "equivalent", _praise(rows, feeds, _providers(first)), evidence, feeds, first)
+
+
+def _is_empty(value: ValueInfoProto) -> bool:
+    """Whether an output can have no values, whatever the model is fed."""
+    return any(dim.HasField("dim_value") and not dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def _hidden(rows: Sequence[OutputEvidence], outputs: Sequence[str]) -> tuple[str, ...]:

@@ -73,6 +73,9 @@ LAYER_RULE = "rms of each channel <= {:g} x effect of half-ulp weights since the
 ANSWER_RULE = "answers to single values differ by less than 16 half ulp of what adds up to them"
 EXACT = "exactly the original's values"
 
+# Notes of comparisons in which there was nothing to compare.
+NO_VALUES, NO_NUMBERS = "it has no values", "it is NaN or infinity throughout"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -144,7 +147,7 @@ def judge(
         place, outcome=outcome, rule=RULE, note=note, signal=signal, own=own, error=error, limit=limit
     )
     close = [closeness(wide[0], array, eps, tiny) for array in wide[1:]]
-    return replace(row, original=close[0], folded=close[1])
+    return _of_values(replace(row, original=close[0], folded=close[1]), wide[1])
 
 
 def _outcome(error: Error, limit: Error, *, ill: bool) -> Outcome:
@@ -170,7 +173,7 @@ def judge_real(place: Place, reference: Array, folded: Array, allowance: Error, 
     reference, folded = parts(reference), parts(folded)
     signal = Error.of(reference[np.isfinite(reference)])
     row = judge_moved(place, difference(reference, folded), signal, allowance, eps)
-    return replace(row, folded=closeness(reference, folded, eps))
+    return _of_values(replace(row, folded=closeness(reference, folded, eps)), reference)
 
 
 def judge_moved(place: Place, error: Error, signal: Error, allowance: Error, eps: float) -> OutputEvidence:
@@ -216,7 +219,7 @@ def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> 
         )
         if not row.note.startswith("the folded model has"):
             outcome = _outcome(error, limit, ill=effect.rms > ILL_CONDITIONED * row.signal_rms)
-    return replace(
+    row = replace(
         row,
         against="original",
         rule=BOUND_RULE,
@@ -226,6 +229,7 @@ def judge_bound(place: Place, original: Array, folded: Array, effect: Error) -> 
         outcome=outcome,
         original=None,
     )
+    return _of_values(row, original)
 
 
 def failure(place: Place, note: str, rule: str = "both models run") -> OutputEvidence:
@@ -286,7 +290,18 @@ def judge_exact(place: Place, original: Array, folded: Array) -> OutputEvidence:
         return _evidence(place, outcome="fail", rule="same shape and dtype", note=note)
     wrong = int(np.count_nonzero(original != folded))
     note = f"{wrong} of {original.size} values differ" if wrong else ""
-    return _evidence(place, outcome="fail" if wrong else "pass", rule=EXACT, note=note)
+    return _of_values(_evidence(place, outcome="fail" if wrong else "pass", rule=EXACT, note=note), original)
+
+
+def _of_values(row: OutputEvidence, values: Array) -> OutputEvidence:
+    """The evidence, but that it passes for want of values is none."""
+    if row.outcome != "pass":
+        return row
+    if not values.size:
+        return replace(row, outcome="ill-conditioned", note=NO_VALUES)
+    if is_float(values) and not np.isfinite(values.astype(np.float64)).any():
+        return replace(row, outcome="ill-conditioned", note=NO_NUMBERS)
+    return row
 
 
 def _kinds(array: Array) -> Array:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from bnfold.verification.errors import Error, difference
-from bnfold.verification.judge import Place, judge, judge_bound, judge_exact, judge_real
+from bnfold.verification.judge import (
+    NO_NUMBERS,
+    NO_VALUES,
+    Place,
+    judge,
+    judge_bound,
+    judge_exact,
+    judge_real,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 HERE = Place("y", "feed", "disable_all")
@@ -163,9 +171,30 @@ def test_without_truth_the_effect_of_the_weights_is_the_yardstick(truth: Array) 
     assert judge_bound(HERE, original, broken, effect).outcome == "fail"
 
 
-def test_empty_results_pass() -> None:
-    nothing = np.zeros((0, 3), dtype=np.float32)
-    assert judge(HERE, nothing.astype(float), nothing, nothing).outcome == "pass"
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (np.zeros((0, 3), np.float32), NO_VALUES),
+        (np.array([np.nan, np.inf, -np.inf], np.float32), NO_NUMBERS),
+        (np.array([np.nan], np.float16), NO_NUMBERS),
+        (np.array([np.nan + 1j], np.complex64), ""),
+    ],
+)
+def test_to_compare_nothing_says_nothing(values: Array, note: str) -> None:
+    wide = values.astype(complex if values.dtype.kind == "c" else float)
+    rows = [
+        judge(HERE, wide, values, values),
+        judge_real(HERE, wide, wide, Error(), EPS),
+        judge_bound(HERE, values, values, Error()),
+    ]
+    said = {(row.outcome, row.note if row.outcome == "ill-conditioned" else "") for row in rows}
+    assert said == {("ill-conditioned", note) if note else ("pass", "")}
+
+
+def test_to_compare_no_integers_says_nothing() -> None:
+    nothing, wrong = np.zeros((0, 3), np.int64), np.zeros((1, 3), np.int64)
+    assert judge_exact(HERE, nothing, nothing).outcome == "ill-conditioned"
+    assert judge_exact(HERE, nothing, wrong).outcome == "fail"
 
 
 def test_errors_of_huge_values_do_not_overflow() -> None:

@@ -232,6 +232,38 @@ def test_what_rounding_hides_in_every_run_is_inconclusive(huge: float) -> None:
     assert compare(model, without_bias(build_tail(nodes)), inputs=feeds).status == "different"
 
 
+def image(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("feed", [image(0, 3, 12, 12), np.full((1, 3, 12, 12), np.nan, np.float32)])
+def test_nothing_to_compare_is_no_equivalence(feed: np.ndarray) -> None:
+    """Not even of a model with itself, since a wrong one would do as well."""
+    model = build(Net(layers=3))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    for other in (model, fold(model), without_bias(model)):
+        verdict = compare(model, other, inputs={"x": feed})
+        assert verdict.status == "inconclusive"
+        assert "nothing of output" in verdict.summary
+    both = [{"x": feed}, {"x": image(1, 3, 12, 12)}]
+    assert compare(model, fold(model), inputs=both).status == "equivalent"
+    assert compare(model, without_bias(model), inputs=both).status == "different"
+
+
+def test_an_output_that_never_has_values_hides_no_verdict() -> None:
+    nodes = (
+        helper.make_node("Constant", [], ["none"], value_ints=[0]),
+        helper.make_node("ConstantOfShape", ["none"], ["z"]),
+    )
+    model = build(Net(layers=2), nodes, ("z", FLOAT))
+    assert compare(model, fold(model)).status == "inconclusive"
+    model.graph.output.add().CopyFrom(model.graph.output[0])
+    model.graph.output[1].name = "y"
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 0
+    assert compare(model, fold(model)).status == "equivalent"
+
+
 def build_tail(nodes: tuple[onnx.NodeProto, ...]) -> onnx.ModelProto:
     return build(Net(layers=3), nodes, ("z", FLOAT))
 
