@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 from support.build import FLOAT, FLOAT16, Net
+from support.quantized import X_SCALE, dequantized, integers, quantized
 
 import bnfold
 
@@ -236,6 +237,85 @@ def returned(kind: str) -> Net:
     net.output("p", "q", shape=[None] * (4 if kind == "If" else 5))
     return net
 
+
+def weighed(
+    q: Any = None,  # noqa: ANN401 - whatever NumPy takes
+    *,
+    scale: Any = 0.0078125,  # noqa: ANN401 - as above
+    shape: tuple[int, ...] = (4, 4, 1, 1),
+    stats: Stats | None = None,
+    opset: int = 21,
+    elem: int = FLOAT,
+    kind: str = "Conv",
+    bias: bool = False,
+    then: Step | None = None,
+    group: int = 1,
+    **attrs: Any,  # noqa: ANN401 - attributes of the DequantizeLinear
+) -> Net:
+    """Layer 'conv' of integers that 'w_dq' scales, w_q by w_scale around w_zero, and the normalization."""
+    net = Net(opset, elem=elem)
+    x = net.node("Softmax", net.input("x", *SIZE), name="start")
+    w = dequantized(net, integers(net, *shape) if q is None else q, scale=scale, **attrs)
+    more = [quantized(net, x), w] if bias else [x, w]
+    if bias:
+        more.append(dequantized(net, np.arange(4), scale=0.0078125 * X_SCALE, kind="int32", name="b"))
+    y = net.node(kind, *more, name="conv", group=group)
+    y = y if then is None else then(net, y)
+    return ended(net, net.bn(y, 4, name="bn", stats=stats))
+
+
+def weighed_behind(scale: Any, **attrs: Any) -> Net:  # noqa: ANN401 - as above
+    """The normalization before a Conv of such weights, which nothing comes before."""
+    net = Net(21)
+    y = net.bn(net.node("Softmax", net.input("x", *SIZE), name="start"), 4, name="bn", stats=POSITIVE)
+    w = dequantized(net, integers(net, 4, 4, 1, 1), scale=scale, **attrs)
+    return ended(net, net.node("Conv", y, w, name="conv"))
+
+
+def rounded(net: Net, y: str) -> str:
+    """What the layer computes is rounded; DequantizeLinear 'op' comes last."""
+    step, point = net.init(0.1), net.init(np.array(0), elem=TensorProto.INT8)
+    return net.node("DequantizeLinear", net.node("QuantizeLinear", y, step, point), step, point, name="op")
+
+
+def two_of_one_weight() -> Net:
+    """Two layers that read one weight and one bias, of which but one is normalized."""
+    net = Net(21)
+    w = dequantized(net, integers(net, 4, 4, 1, 1), scale=0.0078125)
+    b = dequantized(net, np.arange(4), scale=0.0078125 * X_SCALE, kind="int32", name="b")
+    x = quantized(net, net.node("Softmax", net.input("x", *SIZE)))
+    net.output(net.node("Conv", x, w, b, name="other"), shape=[None] * 4)
+    return ended(net, net.bn(net.node("Conv", x, w, b, name="conv"), 4, name="bn", stats=POSITIVE))
+
+
+def rounded_weight(x: float, scale: float) -> Net:
+    """Weights in half precision that are rounded whenever the model runs."""
+    net = Net(19, elem=FLOAT16)
+    step, point = net.init(scale), net.init(np.array(0), elem=TensorProto.INT8)
+    q = net.node("QuantizeLinear", net.init(np.full((4, 4, 1, 1), x)), step, point, name="op")
+    w = net.node("DequantizeLinear", q, step, point)
+    y = net.node("Conv", net.node("Softmax", net.input("x", *SIZE)), w, name="conv")
+    return ended(net, net.bn(y, 4, name="bn"))
+
+
+def on_integers(kind: str) -> Net:
+    """A layer 'conv' that computes in integers."""
+    net = Net()
+    step, point = net.init(X_SCALE), net.init(np.uint8(128), elem=TensorProto.UINT8)
+    x = net.node("QuantizeLinear", net.node("Softmax", net.input("x", *SIZE)), step, point)
+    q = net.init(integers(net, 4, 4, 1, 1), elem=TensorProto.INT8)
+    if kind == "ConvInteger":
+        y = net.node("Cast", net.node(kind, x, q, point, name="conv"), to=FLOAT, name="op")
+    else:
+        zero = net.init(np.int8(0), elem=TensorProto.INT8)
+        y = net.node(kind, x, step, point, q, net.init(0.01), zero, step, point, name="conv")
+        y = net.node("DequantizeLinear", y, step, point, name="op")
+    return ended(net, net.bn(y, 4, name="bn"))
+
+
+LEAST = np.concatenate([np.full((1, 4, 1, 1), 7), np.full((3, 4, 1, 1), -128)])  # all but the first channel
+FAR: Stats = {**SCALED, "bias": np.array([0.0, 0.0, 3e6, 0.0])}  # beyond 2^31 steps of w_scale by X_SCALE
+FLOAT_MODEL = "fold the float model before quantizing it"
 
 CASES: dict[str, Case] = {
     # activations
@@ -466,6 +546,62 @@ CASES: dict[str, Case] = {
         returned("If"),
         "BNF011", "inner", ("output of the then-branch of If 'outer'",),
     ),
+    # quantized weights
+    "an integer that has no mirror image": Case(
+        weighed(LEAST, stats=NEGATIVE),
+        "BNF017", "w_dq", ("holds -128", "that is 128", "int8"), FLOAT_MODEL,
+    ),
+    "one scale of before opset 13": Case(
+        weighed(opset=12, stats=POSITIVE), "BNF016", "w_dq", ("one scale for all channels",), FLOAT_MODEL,
+    ),
+    "scales along the inputs": Case(
+        weighed(scale=[0.01, 0.02, 0.03, 0.04], axis=1, stats=POSITIVE),
+        "BNF016", "w_dq", ("axes 0 and 1",), FLOAT_MODEL,
+    ),
+    "zero points along the inputs": Case(
+        weighed(scale=[0.01] * 4, zero=[0, 1, 2, 3], axis=1, stats=POSITIVE),
+        "BNF016", "w_dq", ("axes 0 and 1",), FLOAT_MODEL,
+    ),
+    "scales along the outputs of what comes behind": Case(
+        weighed_behind([0.01, 0.02, 0.03, 0.04], axis=0), "BNF016", "w_dq", ("axes 0 and 1",), FLOAT_MODEL,
+    ),
+    "blocks of outputs": Case(
+        weighed(scale=np.full((2, 4, 1, 1), 0.01), axis=0, block_size=2, stats=POSITIVE),
+        "BNF016", "w_dq", ("one scale for 2 indices of axis 0",), FLOAT_MODEL,
+    ),
+    "an output of each group": Case(
+        weighed(shape=(4, 2, 1, 1), kind="ConvTranspose", group=2, stats=POSITIVE),
+        "BNF016", "w_dq", ("axes 0 and 1",), FLOAT_MODEL,
+    ),
+    "a bias that no int32 counts": Case(
+        weighed(bias=True, stats=FAR), "BNF017", "conv", ("bias of Conv 'conv'", "int32"), FLOAT_MODEL,
+    ),
+    "a scale that half precision does not reach": Case(
+        weighed(elem=FLOAT16, scale=1e-3, stats={**UNSHIFTED, "scale": np.full(4, 1e-3)}),
+        "BNF017", "w_scale", ("below the smallest normal",), "float32",
+    ),
+    "a scale that is not finite": Case(
+        weighed(scale=[0.01, np.nan, 0.01, 0.01], axis=0), "BNF020", "w_scale", ("NaN",),
+    ),
+    "a scale that can be replaced": Case(
+        replaceable(weighed(), "w_dq", 1), "BNF022", "k", ("weight of Conv 'conv'", "'k'"), "--freeze",
+    ),
+    "integers that can be replaced": Case(
+        replaceable(weighed(), "w_dq", 0), "BNF022", "k", ("weight of Conv 'conv'", "'k'"), "--freeze",
+    ),
+    "one weight and one bias of two layers": Case(
+        two_of_one_weight(), "BNF025", "conv", ("nodes",),
+    ),
+    "what the layer computes is rounded": Case(
+        weighed(then=rounded), "BNF015", "op", ("DequantizeLinear 'op'", "between"), "float model",
+    ),
+    "a quotient that runtimes round differently": Case(
+        rounded_weight(0.5, 0.2), "BNF015", "op", ("near a half depends on the runtime",),
+    ),
+    "a layer that computes in integers": Case(
+        on_integers("QLinearConv"), "BNF015", "op", ("DequantizeLinear 'op'", "between"), "float model",
+    ),
+    "a layer that sums integers": Case(on_integers("ConvInteger"), "BNF016", "op", ("Cast 'op'",)),
 }  # fmt: skip
 
 
