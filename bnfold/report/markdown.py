@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from bnfold.report.wording import conclusion, gone_lines, headline, one_line, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bnfold.gate.finding import Finding, ModelJudgement, Standing, Survey
 
+_DETAILS, _END = "\n<details><summary>", "\n</details>\n"
 _MARKS: dict[Standing, str] = {"fails": "**fails**", "known": "known", "noted": ""}
 
 
@@ -31,6 +32,8 @@ def fitted(pieces: Sequence[str], limit: int | None) -> str:
         return "".join(pieces)
     told = "\n_There is more than fits here; a report file (`--report`) has all of it._\n"
     room = limit - len(told.encode())
+    if any(piece.startswith(_DETAILS) for piece in pieces):
+        room -= len(_END)
     if room < 0:
         return ""
     kept: list[str] = []
@@ -39,7 +42,8 @@ def fitted(pieces: Sequence[str], limit: int | None) -> str:
         if room < 0:
             break
         kept.append(piece)
-    return "".join((*kept, told))
+    hidden = sum(piece.startswith(_DETAILS) for piece in kept) > kept.count(_END)
+    return "".join((*kept, *([_END] if hidden else []), told))
 
 
 def _size(pieces: Sequence[str]) -> int:
@@ -80,6 +84,19 @@ def _what(finding: Finding) -> str:
     return plain(f"{finding.message}. {finding.hint}." if finding.hint else f"{finding.message}.")
 
 
+def details(summary: str, pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces that are there for who clicks on the summary."""
+    yield f"{_DETAILS}{plain(summary)}</summary>\n"
+    yield from pieces
+    yield _END
+
+
+def block(text: str) -> str:
+    """A line of code by itself."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"\n{fence}sh\n{one_line(text)}\n{fence}\n"
+
+
 def code(text: str) -> str:
     """A code span for a cell of a table, where a bar would end the cell."""
     return span(text).replace("|", "\\|")
@@ -88,12 +105,18 @@ def code(text: str) -> str:
 def span(text: str) -> str:
     """A code span; nothing in it is markup."""
     line = one_line(text)
-    longest = max((len(run) for run in re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
+    fence = "`" * (_longest_run(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
+def _longest_run(line: str) -> int:
+    """Of backticks."""
+    return max((len(run) for run in re.findall("`+", line)), default=0)
+
+
 def plain(text: str) -> str:
-    """Text for a cell of a table, whatever names it quotes."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~@&-])", r"\\\1", one_line(text))
+    """Text for a cell of a table, whatever names it quotes; no address in it becomes a link."""
+    return re.sub(
+        r"([\\`*_{}\[\]<>()#+!|~@&-]|:(?=//)|(?<=www)\.)", r"\\\1", one_line(text), flags=re.IGNORECASE
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bnfold.report.command import of_benchmark, of_pair, of_report
 from bnfold.report.evidence import relative, telling
-from bnfold.report.markdown import code, fitted, plain, span
+from bnfold.report.markdown import block, code, details, fitted, plain, span
 from bnfold.report.units import binary_size
 from bnfold.report.wording import level_name, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bnfold.benchmarking.result import Benchmark, LevelResult, Timing
     from bnfold.report.pair import PairReport
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # GitHub takes 65,536 characters of a comment; counted in bytes there is room to spare.
 LIMIT = 65_000
 _LONGEST = 300  # letters of a name or sentence
+_ROWS_SHOWN = 20  # more are folded away
 _MILLI = 1e3
 
 
@@ -31,13 +33,19 @@ def render(report: Report) -> str:
 def render_pair(pair: PairReport) -> str:
     """The verdict on two models."""
     head = f"### {_span(pair.folded)} beside {_span(pair.original)}\n"
-    return fitted([head, *_verdict(pair.verdict)], LIMIT)
+    verdict = pair.verdict
+    digests = {"original": verdict.original_sha256, "folded": verdict.folded_sha256}
+    command = of_pair(pair.original, pair.folded, pair.options)
+    repeat = _repeat(command, {"bnfold": pair.version, **pair.environment}, digests)
+    return fitted([head, *_verdict(verdict), *repeat], LIMIT)
 
 
 def render_benchmark(benchmark: Benchmark) -> str:
     """How fast two models are."""
     names = [_span(facts.source or "model in memory") for facts in (benchmark.b, benchmark.a)]
-    return fitted([f"### {names[0]} beside {names[1]}\n", *_speed(benchmark)], LIMIT)
+    versions = {"bnfold": benchmark.version, "onnxruntime": benchmark.machine.onnxruntime}
+    repeat = _repeat(of_benchmark(benchmark), versions, {"A": benchmark.a.sha256, "B": benchmark.b.sha256})
+    return fitted([f"### {names[0]} beside {names[1]}\n", *_speed(benchmark), *repeat], LIMIT)
 
 
 def _parts(report: Report) -> Iterator[str]:
@@ -56,19 +64,44 @@ def _parts(report: Report) -> Iterator[str]:
     if report.benchmark is not None:
         yield from _speed(report.benchmark)
     yield from (f"\n{_plain(note)}\n" for note in report.notes)
-    if report.kept:
-        yield "\n| kept | code | why | what helps |\n|---|---|---|---|\n"
-        for refusal in report.kept:
-            reason = refusal.reason
-            place = _place(refusal.node, refusal.scope)
-            yield f"| {place} | {refusal.code.value} | {_plain(reason.evidence)} | {_plain(reason.hint)} |\n"
-    if report.folds:
-        yield "\n| folded | into |\n|---|---|\n"
-        for fold in report.folds:
-            into = ", ".join(
-                f"{_plain(op)} {_code(name)}" for op, name in zip(fold.into_op, fold.into, strict=True)
-            )
-            yield f"| {_place(fold.node, fold.scope)} | {into} |\n"
+    codes = ", ".join(f"{count} {code}" for code, count in report.kept_by_code.items())
+    yield from _table(f"{len(report.kept)} kept: {codes}", list(_kept(report)))
+    digests = {"model": report.source_sha256, "result": report.result_sha256}
+    yield from _repeat(of_report(report), {"bnfold": report.version, **report.environment}, digests)
+    yield from _table(f"{len(report.folds)} {gone}", list(_folds(report, gone)))
+
+
+def _table(summary: str, pieces: Sequence[str]) -> Iterator[str]:
+    """A header and its rows; nothing where there are none, and folded away where there are many."""
+    if len(pieces) > 1 + _ROWS_SHOWN:
+        yield from details(summary, pieces)
+    elif len(pieces) > 1:
+        yield from pieces
+
+
+def _kept(report: Report) -> Iterator[str]:
+    yield "\n| kept | code | why | what helps |\n|---|---|---|---|\n"
+    for refusal in report.kept:
+        reason = refusal.reason
+        place = _place(refusal.node, refusal.scope)
+        yield f"| {place} | {refusal.code.value} | {_plain(reason.evidence)} | {_plain(reason.hint)} |\n"
+
+
+def _folds(report: Report, gone: str) -> Iterator[str]:
+    yield f"\n| {gone} | into |\n|---|---|\n"
+    for fold in report.folds:
+        into = ", ".join(
+            f"{_plain(op)} {_code(name)}" for op, name in zip(fold.into_op, fold.into, strict=True)
+        )
+        yield f"| {_place(fold.node, fold.scope)} | {into} |\n"
+
+
+def _repeat(command: str, versions: Mapping[str, str], digests: Mapping[str, str | None]) -> Iterator[str]:
+    """How to make the report once more, and what to compare."""
+    said = [", ".join(f"{name} {version}" for name, version in versions.items())]
+    said += [f"sha256 of {name}: {digest}" for name, digest in digests.items() if digest]
+    lines = (f"\n{_plain(line, 4 * _LONGEST)}\n" for line in said)
+    yield from details("To repeat it", ([block(command)] if command else []) + list(lines))
 
 
 def _verdict(verdict: Verdict) -> Iterator[str]:

@@ -126,6 +126,46 @@ def test_a_benchmark(full: Report, benchmark: Benchmark) -> None:
     ]
 
 
+def test_many_folds_are_folded_away(full: Report) -> None:
+    """Twenty rows are a table, more are a table for who asks for it."""
+    for count, hidden in ((20, ["To repeat it"]), (21, ["To repeat it", "21 folded"])):
+        folds = tuple(replace(full.folds[0], node=f"bn{i}") for i in range(count))
+        made = REPORTS[".md"](replace(full, folds=folds))
+        assert re.findall("<details><summary>(.*)</summary>", made) == hidden
+        assert made.count("\n</details>\n") == len(hidden)
+        assert len([row for row in cells(made) if row[1] == "Conv conv0"]) == count
+
+
+def test_many_that_stay_are_counted_by_code(full: Report) -> None:
+    made = REPORTS[".md"](replace(full, kept=(full.kept[0],) * 30 + (full.kept[1],) * 2))
+    assert re.findall("<details><summary>(.*)</summary>", made)[0] == "32 kept: 30 BNF019, 2 BNF022"
+    assert len([row for row in cells(made) if row[1].startswith("BNF")]) == 32
+
+
+def test_how_to_repeat_it(full: Report, benchmark: Benchmark) -> None:
+    made = REPORTS[".md"](replace(full, source="it's `a` ```model```.onnx"))
+    (block,) = [token for token in tokens(made) if token.type == "fence"]
+    assert block.content.startswith("""bnfold optimize 'it'"'"'s `a` ```model```.onnx' -o """)
+    assert "sha256 of model: " + "0" * 64 in made
+    assert "sha256 of result: " + "1" * 64 in made
+    assert "onnx 9.9" in made
+    named = replace(
+        benchmark,
+        b=replace(benchmark.b, source="b.onnx"),
+        options={"levels": ["disable_all", "enable_basic", "enable_all"], "batches": [], "inputs": []},
+    )
+    (block,) = [token for token in tokens(BENCHMARKS[".md"](named)) if token.type == "fence"]
+    assert block.content == "bnfold bench folder/model.onnx b.onnx\n"
+
+
+def test_no_address_becomes_a_link() -> None:
+    for text in ("https://host/x", "HTTP://host", "see www.host.example", "WWW.host", "a@host.example"):
+        made = markdown.plain(text)
+        assert not re.search(r"(?<!\\)://|www\.|(?<!\\)@", made, flags=re.IGNORECASE)
+        (inline,) = (token for token in tokens(made) if token.type == "inline")
+        assert "".join(child.content for child in inline.children or ()) == text
+
+
 def test_it_fits_a_comment(full: Report) -> None:
     """GitHub takes 65,536 characters; what matters comes first, and the end says that it is not all."""
     folds = tuple(replace(full.folds[0], node=f"bn{'x' * 900}{i}") for i in range(900))
@@ -134,6 +174,7 @@ def test_it_fits_a_comment(full: Report) -> None:
     assert made.rstrip().endswith("_There is more than fits here; a report file (`--report`) has all of it._")
     assert "BNF022" in made
     assert "**equivalent**" in made
+    assert made.count("<details>") == made.count("</details>") == 2
     rows = [row for row in cells(made) if row[0].startswith("bn")]
     assert len(rows) > 100
     assert all(len(row) in {2, 4} for row in rows)
