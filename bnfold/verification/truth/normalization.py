@@ -114,6 +114,6 @@ def _shifted(call: Call) -> tuple[Array, tuple[tuple[int, ...], int]]:
         # Below opset 13 the input is a matrix: axes before `axis` are rows, all others one distribution.
         axis = -1
         split = call.integer("axis", 1) % x.ndim
-        rows = x.reshape(math.prod(x.shape[:split]), -1)
+        rows = x.reshape(math.prod(x.shape[:split]), math.prod(x.shape[split:]))
     highest = rows.max(axis=-1, keepdims=True) if rows.size else rows[..., :1]
     return rows - highest, (x.shape, axis)

@@ -208,3 +208,11 @@ def test_tensors_are_freed_after_their_last_use() -> None:
     Truth(model(chain)).run({"x": np.ones(1)}, watch)
     assert len(watch.seen) == 21
     assert watch.most <= 2
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_a_distribution_of_nothing(operator: str, opset: int) -> None:
+    x = np.zeros((0, 3), dtype=np.float32)
+    y = Truth(model([helper.make_node(operator, ["x"], ["y"])], opset=opset)).run({"x": x})["y"]
+    assert y.shape == (0, 3)
