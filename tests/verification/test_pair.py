@@ -476,3 +476,43 @@ def test_falling_back_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     model = build(Net(layers=1))
     with pytest.raises(EnvironmentFault, match="silently took CPUExecutionProvider"):
         compare(model, fold(model), provider="cuda")
+
+
+def test_a_size_that_leaves_no_window_to_a_pool() -> None:
+    """onnxruntime runs a pool on less than its window, which nothing defines. Other sizes are judged."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", "s", "o", "m", "v"], ["n"]),
+        helper.make_node("AveragePool", ["n"], ["p"], kernel_shape=[33, 1], strides=[3, 1]),
+        helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", ["batch", "row"], ["rows"], axis=0),
+        helper.make_node("ReduceMean", ["p"], ["q"], axes=[3]),
+        helper.make_node("Slice", ["q", "zero", "one", "two"], ["r"]),
+        helper.make_node("Reshape", ["r", "rows"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    stored = {
+        "w": rng.normal(size=(4, 3, 1, 1)),
+        "s": np.linspace(0.5, 1.5, 4),
+        "o": np.ones(4),
+        "m": np.zeros(4),
+        "v": np.ones(4),
+    }
+    weights = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in stored.items()]
+    numbers = {"row": [4], "zero": [0], "one": [1], "two": [2]}
+    weights += [numpy_helper.from_array(np.array(values), name) for name, values in numbers.items()]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, [1, 3, "h", 8])],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    small = {"x": rng.normal(size=(1, 3, 32, 8)).astype(np.float32)}
+    large = {"x": rng.normal(size=(1, 3, 64, 8)).astype(np.float32)}
+    folded = fold(model).SerializeToString()
+    verdict = verify(model.SerializeToString(), folded, Verification(inputs=[large, small]))
+    assert verdict.status == "equivalent", verdict.summary
+    assert {row.against for row in verdict.outputs} == {"truth"}
+    assert any("is not judged" in finding for finding in verdict.findings), verdict.findings
