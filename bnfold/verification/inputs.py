@@ -244,9 +244,11 @@ def _fitting(feed: Feed, declared: Mapping[str, onnx.ValueInfoProto], names: Seq
     values = {}
     for name, array in feed.values.items():
         if name not in declared:
-            raise UsageError(
-                f"{feed.name}: the model has no input {name!r}; its inputs: {', '.join(names) or 'none'}"
-            )
+            known = [each for each in names if each in feed.values]
+            said = f"{feed.name}: the model has no input {name!r}; its inputs: {', '.join(names) or 'none'}"
+            if known and feed.name.endswith(".npz"):
+                said += f"; one array of the file is taken by --input {known[0]}={feed.name}"
+            raise UsageError(said)
         values[name] = _checked_array(feed.name, declared[name], array)
     return Feed(feed.name, values)
 

@@ -104,6 +104,13 @@ def test_single_inputs_from_every_kind_of_file(tmp_path: Path) -> None:
         read(parse([f"x={tmp_path / 'other.npz'}"]), TWO)
 
 
+def test_a_data_set_with_labels_says_how_to_take_the_input_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=A, label=IDS)
+    with pytest.raises(UsageError, match=r"no input 'label'.*--input x=set\.npz"):
+        read(parse([str(tmp_path / "set.npz")]), ONE)
+    assert len(read(parse([f"x={tmp_path / 'set.npz'}"]), ONE)) == 1
+
+
 def test_folders_and_patterns_give_a_feed_for_each_file_in_numerical_order(tmp_path: Path) -> None:
     for number in (2, 10, 1):
         np.save(tmp_path / f"{number}.npy", A + np.float32(number))
