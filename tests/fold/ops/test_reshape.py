@@ -233,6 +233,10 @@ def test_an_axis_before_the_channels(axis: int) -> None:
     behind = (1, 4, 4, 3) if axis == 0 else (4, 1, 4, 3)
     net = forward(with_axes("Unsqueeze", 13, [axis]), (4, 4, 3), behind)
     expect(net.model(), folded=set(), kept={"bn": "BNF023"})
+    # Backward: what is axis 1 behind it is the batch before; one map for one channel fits any axis.
+    net = backward(with_axes("Unsqueeze", 13, [axis]), (4, 4, 3), behind)
+    kept = {"bn": "BNF023"} if axis == 0 else {}
+    expect(net.model(), folded={"bn"} - set(kept), kept=kept)
     if axis == 0:
         net = backward(with_axes("Unsqueeze", 13, [axis]), (4, 4, 3), behind)
         expect(net.model(), folded=set(), kept={"bn": "BNF023"})
