@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bnfold.fold.drawing import CONSTANT, LARGEST, NEIGHBOURS, After, Box, Drawing, lifted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 
     from bnfold.fold.draft import Draft
     from bnfold.fold.drawing import Role
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from bnfold.model.view import Node, Value
 
     _Each: TypeAlias = Node | str  # a string is an input or output of the graph
+    _Input: TypeAlias = tuple[Value, _Each, bool]  # the last one says whether it is a stored value
+    _Reads: TypeAlias = Callable[[Node], list[_Input]]
     _Step: TypeAlias = Callable[[Node], Iterable[tuple[Value, _Each]]]
     _Found: TypeAlias = dict[_Each, tuple[Value, Node]]
 
@@ -49,11 +52,12 @@ class Obstruction:
 def obstructions(plan: Plan) -> tuple[Obstruction, ...]:
     """All that a plan keeps, by why and by how the graph looks around them; the most frequent first."""
     after, appended = After(plan), frozenset(plan.draft.appended)
+    reads, down = _upward(plan.draft), _downward(plan.draft)
     found: dict[object, list[Obstruction]] = {}
     nodes = (node for node in plan.draft.view.nodes() if node in plan.stays)
     for index, node in enumerate(nodes):
         refusal = plan.stays[node]
-        each = _drawn(index, _scene(node, refusal, plan.draft, after), appended)
+        each = _drawn(index, _scene(node, refusal, after, reads, down), appended)
         key = (refusal.code, refusal.reason.hint, _shape(each))
         found.setdefault(key, []).append(each)
     merged = (replace(alike[0], kept=tuple(each.kept[0] for each in alike)) for alike in found.values())
@@ -83,9 +87,9 @@ class _Scene:
     steps: tuple[_Step, _Step]
 
 
-def _scene(node: Node, refusal: Refusal, draft: Draft, after: After) -> _Scene:
+def _scene(node: Node, refusal: Refusal, after: After, reads: _Reads, down: _Step) -> _Scene:
     names = dict.fromkeys(reason.blocking for reason in refusal.reasons)
-    up, down = _upward(draft, names), _downward(draft)
+    up = _data(reads, names.keys())
     shown: dict[_Each, Role] = {node: "kept"}
     obstacles: set[_Each] = {node} if node.label in names else set()
     gaps: dict[tuple[_Each, _Each], int] = {}
@@ -121,31 +125,45 @@ def _scene(node: Node, refusal: Refusal, draft: Draft, after: After) -> _Scene:
     return _Scene(shown, frozenset(obstacles), gaps, left_out, (up, down))
 
 
-def _upward(draft: Draft, names: Iterable[str]) -> _Step:
-    """What a node reads, but for constants; stored values only where one of them has one of the names."""
-    wanted = frozenset(names)
+def _upward(draft: Draft) -> _Reads:
+    """What a node reads."""
 
-    def step(node: Node) -> Iterator[tuple[Value, _Each]]:
+    @cache
+    def step(node: Node) -> list[_Input]:
+        found: list[_Input] = []
         for position, value in enumerate(node.inputs):
-            if value is None or ((node, position) in draft.weights and value.name not in wanted):
+            if value is None or (node, position) in draft.weights:
                 continue
             if value.producer is None or value.graph is not node.graph:
-                if value.initializer is None or value.name in wanted:
-                    yield value, value.name
-            elif value.producer.op not in CONSTANT or value.producer.label in wanted:
-                yield value, value.producer
+                found.append((value, value.name, value.initializer is not None))
+            else:
+                found.append((value, value.producer, value.producer.op in CONSTANT))
+        return found
 
     return step
+
+
+def _data(reads: _Reads, names: KeysView[str]) -> _Step:
+    """The same without stored values, but for those that one of the names is about."""
+
+    def data(node: Node) -> list[tuple[Value, _Each]]:
+        return [
+            (v, other) for v, other, stored in reads(node) if not stored or names & _names(other, v, node)
+        ]
+
+    return data
 
 
 def _downward(draft: Draft) -> _Step:
     """Who reads what a node computes."""
 
-    def step(node: Node) -> Iterator[tuple[Value, _Each]]:
+    @cache
+    def step(node: Node) -> list[tuple[Value, _Each]]:
+        found: dict[tuple[Value, _Each], None] = {}
         for value in filter(None, node.outputs):
-            yield from ((value, lifted(use.node, value.graph)) for use in draft.uses(value))
-            if value.name in value.graph.output_names:
-                yield value, value.name
+            found |= dict.fromkeys((value, lifted(use.node, value.graph)) for use in draft.uses(value))
+            found |= dict.fromkeys([(value, value.name)] * (value.name in value.graph.output_names))
+        return list(found)
 
     return step
 
@@ -177,7 +195,7 @@ def _ends(name: str, found: _Found, start: Node, down: _Step) -> Iterator[tuple[
             # Everybody else who gets the tensor.
             source = value.producer
             readers = [] if source is None else [reader for read, reader in down(source) if read is value]
-            others = [reader for reader in dict.fromkeys(readers) if reader not in {origin, end, start}]
+            others = [reader for reader in readers if reader not in {origin, end, start}]
             yield end, others or [origin]
             return
 
