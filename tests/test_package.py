@@ -19,6 +19,7 @@ from bnfold import errors
 from bnfold.cli import Exit
 from bnfold.fold.ops import TABLE
 from bnfold.fold.reasons import Code
+from bnfold.gate import baseline
 from bnfold.gate.policy import CHOICES
 from bnfold.report.rules import FINDINGS, REASONS
 from bnfold.verification import judge
@@ -154,6 +155,15 @@ def test_the_findings_of_the_gate_are_documented() -> None:
     assert {code: [meaning, remedy] for code, meaning, _, remedy in rows if code in own} == own
     kinds = {word for _, _, fails, _ in rows for word in re.findall(r"^\w+", fails)}
     assert kinds == {kind.value for kind in CHOICES}
+
+
+def test_the_schemas_are_documented() -> None:
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "bnfold").rglob("*.py"))
+    schemas = {
+        name for text in texts for name in re.findall(r'^SCHEMA = "(bnfold\.\w+/\d+)"$', text, re.MULTILINE)
+    }
+    # A baseline is no report.
+    assert set(re.findall(r"`(bnfold\.\w+/\d+)`", README)) == schemas - {baseline.SCHEMA}
 
 
 def test_the_operators_are_documented() -> None:
