@@ -35,13 +35,15 @@ class Obstruction:
     Attributes:
         kept: which, by their index in the report.
         around: the result, with everything that was folded.
-        obstacles: the boxes that stand in the way, by index; none where they are farther away.
+        obstacles: the boxes that stand in the way, by index.
+        far: how many others do that are too far away to be drawn.
         left_out: nodes beside the first that are not drawn.
     """
 
     kept: tuple[int, ...]
     around: Drawing
     obstacles: tuple[int, ...]
+    far: int
     left_out: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +67,12 @@ def obstructions(plan: Plan) -> tuple[Obstruction, ...]:
 
 
 def _shape(found: Obstruction) -> object:
-    return tuple((box.op, box.role) for box in found.around.boxes), found.around.arrows, found.obstacles
+    return (
+        tuple((box.op, box.role) for box in found.around.boxes),
+        found.around.arrows,
+        found.obstacles,
+        found.far,
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class _Scene:
     Attributes:
         shown: the nodes, and inputs and outputs by their names; each with its role.
         obstacles: what of it stands in the way.
+        far: how many others do that are not found near it.
         gaps: pairs, the upper first, that are joined by so many nodes that are not drawn.
         left_out: how many nodes beside them are not drawn.
         steps: from a node to what it reads, and to who reads it.
@@ -82,6 +90,7 @@ class _Scene:
 
     shown: Mapping[_Each, Role]
     obstacles: frozenset[_Each]
+    far: int
     gaps: Mapping[tuple[_Each, _Each], int]
     left_out: int
     steps: tuple[_Step, _Step]
@@ -94,6 +103,7 @@ def _scene(node: Node, refusal: Refusal, after: After, reads: _Reads, down: _Ste
     obstacles: set[_Each] = {node} if node.label in names else set()
     gaps: dict[tuple[_Each, _Each], int] = {}
     left_out = 0
+    near = {node.label}
 
     def show(some: Iterable[_Each], role: Role, outside: Role) -> int:
         """Show what there is room for; how many nodes there is none for."""
@@ -109,11 +119,13 @@ def _scene(node: Node, refusal: Refusal, after: After, reads: _Reads, down: _Ste
     for step, beside, outside in sides:
         found = _search(node, step)
         edge = [node]
-        for end, guilty in [pair for name in names for pair in _ends(name, found, node, down)]:
+        ends = [(name, *pair) for name in names for pair in _ends(name, found, node, down)]
+        near |= {name for name, _, _ in ends}
+        for _, end, guilty in ends:
             way = _way(end, found)
             if len(way) > 2 * _ENDS + 1:
-                near, far = way[_ENDS - 1], way[-_ENDS]
-                gaps[(far, near) if step is up else (near, far)] = len(way) - 2 * _ENDS
+                first, last = way[_ENDS - 1], way[-_ENDS]
+                gaps[(last, first) if step is up else (first, last)] = len(way) - 2 * _ENDS
                 way = [*way[:_ENDS], *way[-_ENDS:]]
             show(way, "between", outside)
             left_out += show(guilty[:NEIGHBOURS], "neighbour", "output") + len(guilty[NEIGHBOURS:])
@@ -122,7 +134,7 @@ def _scene(node: Node, refusal: Refusal, after: After, reads: _Reads, down: _Ste
         for each in edge:
             others = beside(each)
             left_out += show(others[:NEIGHBOURS], "neighbour", outside) + len(others[NEIGHBOURS:])
-    return _Scene(shown, frozenset(obstacles), gaps, left_out, (up, down))
+    return _Scene(shown, frozenset(obstacles), len(names.keys() - near), gaps, left_out, (up, down))
 
 
 def _upward(draft: Draft) -> _Reads:
@@ -244,4 +256,4 @@ def _drawn(index: int, scene: _Scene, appended: frozenset[Node]) -> Obstruction:
     # An input that is an output too would point both ways.
     around = Drawing(tuple(boxes), tuple(sorted(pair for pair in arrows if pair[0] < pair[1])))
     obstacles = tuple(sorted(place[each] for each in scene.obstacles))
-    return Obstruction((index,), around, obstacles, scene.left_out)
+    return Obstruction((index,), around, obstacles, scene.far, scene.left_out)

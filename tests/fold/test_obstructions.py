@@ -121,10 +121,21 @@ def test_a_long_way_is_cut() -> None:
     net.output(net.node("Tanh", net.bn(x, 4, name="bn"), name="end"))
     (found,) = report(net).obstructions
     assert "far" in barring(found)
+    assert found.far == 0
     (gap,) = [box for box in found.around.boxes if box.role == "hidden"]
     drawn = sum(name.startswith("turn") for name in names(found))
     assert gap.name == f"{9 - drawn} nodes"
     assert {end for start, end in arrows(found) if start == gap.name} == {"turn7"}
+
+
+def test_what_is_too_far_away_is_counted() -> None:
+    net = Net()
+    x = net.node("Tanh", net.input("x", 1, 4, 6, 6), name="far")
+    for number in range(80):
+        x = net.node("Transpose", x, perm=[0, 1, 3, 2], name=f"turn{number}")
+    net.output(net.node("Tanh", net.bn(x, 4, name="bn"), name="end"))
+    (found,) = report(net).obstructions
+    assert (barring(found), found.far) == (["end"], 1)
 
 
 def test_alike_are_drawn_once() -> None:

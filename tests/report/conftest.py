@@ -74,7 +74,7 @@ def _pattern(index: int, layer: str, normalization: str) -> Pattern:
 
 def _obstruction(index: int, before: str, normalization: str) -> Obstruction:
     boxes = (Box("Relu", before, "between"), Box("BatchNormalization", normalization, "kept"))
-    return Obstruction((index,), Drawing(boxes, ((0, 1),)), (0,), 0)
+    return Obstruction((index,), Drawing(boxes, ((0, 1),)), (0,), 0, 0)
 
 
 @pytest.fixture

@@ -106,7 +106,9 @@ GOLDEN = {
     "patterns": [
         {"folds": ["int"], "direction": "str", "before": DRAWING, "after": DRAWING, "left_out": "int"}
     ],
-    "obstructions": [{"kept": ["int"], "around": DRAWING, "obstacles": ["int"], "left_out": "int"}],
+    "obstructions": [
+        {"kept": ["int"], "around": DRAWING, "obstacles": ["int"], "far": "int", "left_out": "int"}
+    ],
 }
 
 

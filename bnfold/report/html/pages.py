@@ -224,7 +224,7 @@ def _obstruction(report: Report, obstruction: Obstruction) -> dict[str, Any]:
     return {
         "count": len(kept),
         "around": picture(obstruction.around, obstruction.obstacles),
-        "seen": bool(obstruction.obstacles),
+        "far": obstruction.far,
         "left_out": obstruction.left_out,
         "names": [each.node for each in kept[:_PICTURE_NAMES]],
     }

@@ -206,7 +206,7 @@ def test_names_are_no_markup(full: Report, benchmark: Benchmark, name: str) -> N
     report = replace(
         report, source=name, output=name, producer=name, folds=(fold,), kept=(refusal,), merged=(name,),
         frozen=(name,), notes=(name,), verdict=verdict, benchmark=speed, options={"include": [name]},
-        patterns=(Pattern((0,), "forward", box, box, 1),), obstructions=(Obstruction((0,), box, (0,), 1),),
+        patterns=(Pattern((0,), "forward", box, box, 1),), obstructions=(Obstruction((0,), box, (0,), 1, 1),),
     )  # fmt: skip
     pair = PairReport(name, name, verdict, {"inputs": [name]}, {"python": name}, "1")
     outcome = Outcome(name, name, Result(report, None))
