@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -51,6 +52,7 @@ def expand(wanted: Sequence[str], *, base: Path, root: Path, exclude: Sequence[s
     Raises:
         UsageError: one of them names no model; a gate that silently checks nothing is none.
         EnvironmentFault: a folder cannot be read.
+        OSError: a file may not be looked at.
     """
     found: dict[str, Target] = {}
     for each in wanted:
@@ -107,4 +109,6 @@ def _nothing(wanted: str, base: Path) -> str:
         return f"{wanted}: no {SUFFIX} file in this folder; is it the right one?"
     if glob.has_magic(wanted):
         return f"{wanted}: no {SUFFIX} file matches; is it quoted, and relative to the right folder?"
+    with suppress(FileNotFoundError, NotADirectoryError):
+        (base / wanted).lstat()  # what may not be looked at is not the same as what is not there
     return f"{wanted}: no such file or folder"
