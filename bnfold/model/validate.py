@@ -12,13 +12,13 @@ from collections.abc import Hashable
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
+import onnx
+
 from bnfold.errors import ModelError
 from bnfold.model.edits import MAIN, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    import onnx
 
     from bnfold.model.store import ModelFile
 
@@ -41,10 +41,24 @@ def validate(model: ModelFile) -> None:
         raise ModelError("the model gives no IR version; export it again")
     if not proto.opset_import and proto.ir_version >= _FIRST_IR_WITH_OPSETS:
         raise ModelError("the model imports no operator set, so its operators mean nothing; export it again")
+    _check_versions(proto)
     _Graph(model, proto.graph.node, MAIN, ()).check(proto.graph)
     for index, function in enumerate(proto.functions):
         _function(model, function, Scope(index))
     _check_calls(proto.functions)
+
+
+def _check_versions(proto: onnx.ModelProto) -> None:
+    """What a later version of ONNX says, nobody here has read."""
+    own = f"onnx {onnx.__version__} knows"
+    helps = "upgrade onnx, or export with an older one"
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(f"IR version {proto.ir_version} is newer than {own} ({onnx.IR_VERSION}); {helps}")
+    newest = onnx.defs.onnx_opset_version()
+    for imports in (proto.opset_import, *(function.opset_import for function in proto.functions)):
+        for entry in imports:
+            if entry.domain in _STANDARD and entry.version > newest:
+                raise ModelError(f"opset {entry.version} is newer than {own} ({newest}); {helps}")
 
 
 def _function(model: ModelFile, function: onnx.FunctionProto, scope: Scope) -> None:

@@ -147,6 +147,9 @@ def thin(**change: int) -> onnx.ModelProto:
     return made
 
 
+LATER = onnx.defs.onnx_opset_version() + 1
+
+
 def misspelled(proto: onnx.ModelProto, old: bytes) -> bytes:
     """A name that is not UTF-8, in place of one of the same length."""
     data: bytes = proto.SerializeToString()
@@ -156,6 +159,18 @@ def misspelled(proto: onnx.ModelProto, old: bytes) -> bytes:
 
 REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "no IR version": (without(graph([NEG]), "ir_version"), "IR version"),
+    "a later opset": (
+        model(helper.make_graph([NEG], "g", [X], [Y]), opsets={"": LATER}),
+        f"opset {LATER} is newer than onnx",
+    ),
+    "a later opset of a function": (
+        calling(function([node("Neg", ["a"], ["b"])], opset=LATER)),
+        f"opset {LATER} is newer than onnx",
+    ),
+    "a later IR": (
+        model(helper.make_graph([NEG], "g", [X], [Y]), ir_version=onnx.IR_VERSION + 1),
+        f"IR version {onnx.IR_VERSION + 1} is newer than onnx",
+    ),
     "no operator sets": (without(graph([NEG]), "opset_import"), "imports no operator set"),
     "undefined": (
         graph([node("Add", ["x", "q"], ["y"], name="sum")]),
