@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.onnxfiles import DTYPES
+from support.onnxfiles import DTYPES, padded_varint
 
 from bnfold.errors import ModelError
 from bnfold.model import dtypes
@@ -96,21 +96,12 @@ def test_packed_and_unpacked_floats(size: int, dtype: type, packed: bool) -> Non
         tag = bytes([field << 3 | (5 if dtype is np.float32 else 1)])
         data = head + b"".join(tag + value.tobytes() for value in array)
     tensor = TensorProto.FromString(data)
-    graph = onnx.GraphProto.FromString(b"").SerializeToString()
-    body = b"\x2a" + varint(len(data)) + data + graph
-    opened = open_model(b"\x08\x0a\x3a" + varint(len(body)) + body)
+    body = b"\x2a" + padded_varint(len(data)) + data
+    opened = open_model(b"\x08\x0a\x3a" + padded_varint(len(body)) + body)
     stored = opened.proto.graph.initializer[0]
     same(opened.array(stored), numpy_helper.to_array(tensor))
     left_out = packed and size > 1000
     assert (opened.span(stored) is not None) == left_out
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes([value % 128 + 128])
-        value //= 128
-    return out + bytes([value])
 
 
 def test_strings() -> None:

@@ -17,6 +17,7 @@ from support.onnxfiles import (
     externalized,
     internalized,
     model,
+    padded_varint,
     scopes,
     shipped_models,
     sparse,
@@ -216,7 +217,7 @@ def test_untouched_records_keep_their_bytes() -> None:
     graph_body = proto.graph.SerializeToString() + odd + node
     head = onnx.ModelProto.FromString(proto.SerializeToString())
     head.ClearField("graph")
-    data = b"\x3a" + varint(len(graph_body)) + graph_body + odd + head.SerializeToString()
+    data = b"\x3a" + padded_varint(len(graph_body)) + graph_body + odd + head.SerializeToString()
     edits = ModelEdits((GraphEdits(initializers={"w": NewTensor.of("w", np.ones(2, np.float16))}),))
     result = to_bytes(open_model(data), edits)
     before, after = split(data), split(result)
@@ -226,10 +227,6 @@ def test_untouched_records_keep_their_bytes() -> None:
     assert inner_after == inner_before
     assert odd in inner_after
     assert node in inner_after
-
-
-def varint(value: int) -> bytes:
-    return bytes([value % 128 + 128, value // 128 % 128 + 128, value // 128**2])
 
 
 def test_a_replaced_tensor_keeps_what_is_said_about_it() -> None:

@@ -13,7 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.onnxfiles import Builder, every_tensor, externalized, model, shipped_models, value_info
+from support.onnxfiles import (
+    Builder,
+    every_tensor,
+    externalized,
+    model,
+    padded_varint,
+    shipped_models,
+    value_info,
+)
 
 from bnfold.errors import BnfoldError, EnvironmentFault, ModelError
 from bnfold.model.store import THRESHOLD, ModelFile, open_model, tensors
@@ -473,13 +481,9 @@ def test_unknown_big_and_odd_fields_are_left_alone() -> None:
         tensor.replace(b"\x4a", b"\x22", 1) * 2,  # float_data in two parts
         tensor.replace(b"\x10\x01", b"\x10\x08", 1),  # strings
     ):
-        body = graph.SerializeToString() + b"\x2a" + varint(len(odd)) + odd
-        data = b"\x08\x0a\x3a" + varint(len(body)) + body
+        body = graph.SerializeToString() + b"\x2a" + padded_varint(len(odd)) + odd
+        data = b"\x08\x0a\x3a" + padded_varint(len(body)) + body
         assert open_model(data).proto == onnx.ModelProto.FromString(data)
-
-
-def varint(value: int) -> bytes:
-    return bytes([value % 128 + 128, value // 128 % 128 + 128, value // 128**2])
 
 
 # --- damage ---------------------------------------------------------------------------------------------

@@ -91,11 +91,6 @@ class Browser:
                 windowsVirtualKeyCode=codes.get(key, 0),
             )
 
-    def screenshot(self) -> bytes:
-        """The whole page as PNG."""
-        made = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        return base64.b64decode(made["data"])
-
     def pdf(self) -> bytes:
         """The page as it prints, on A4."""
         made = self.call("Page.printToPDF", printBackground=False, paperWidth=8.27, paperHeight=11.69)

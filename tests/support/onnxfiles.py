@@ -80,6 +80,11 @@ def split(data: bytes) -> list[tuple[int, bytes, bytes]]:
     return found
 
 
+def padded_varint(value: int) -> bytes:
+    """A number below 2**21 in three bytes: valid, though protobuf would mostly write fewer."""
+    return bytes([value & 127 | 128, value >> 7 & 127 | 128, value >> 14])
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
