@@ -1,7 +1,8 @@
-"""What a run depends on besides its arguments: Python, the platform, and the packages that bnfold uses."""
+"""What a run depends on besides its arguments: Python, the machine, and the packages that bnfold uses."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 
@@ -34,6 +35,13 @@ def python() -> str:
 def system() -> str:
     """Operating system, release and processor family."""
     return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
 
 
 def version(distribution: str) -> str | None:

@@ -26,6 +26,7 @@ from bnfold.benchmarking.counting import count_bn, count_macs
 from bnfold.benchmarking.feeding import batch_of, choose_feeds, wished_feeds
 from bnfold.benchmarking.measuring import Block, Setup, examine, measure
 from bnfold.benchmarking.result import Benchmark, Facts, Latency, Level, LevelResult, Machine, Runtime, Timing
+from bnfold.environment import available_cores
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.model.census import calls
 from bnfold.model.store import open_model
@@ -33,7 +34,7 @@ from bnfold.verification.case import Case, interface_mismatch
 from bnfold.verification.case import open_model as open_case
 from bnfold.verification.feeding import check_provider
 from bnfold.verification.inputs import Wishes, understand
-from bnfold.verification.sessions import PROVIDERS, available_cores
+from bnfold.verification.sessions import PROVIDERS
 from bnfold.version import __version__
 
 if TYPE_CHECKING:

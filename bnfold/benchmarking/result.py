@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from bnfold.benchmarking.comparison import Comparison
 
@@ -164,6 +164,12 @@ class Benchmark:
     levels: tuple[LevelResult, ...]
     findings: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def timings(self) -> Iterator[tuple[LevelResult, Timing]]:
+        """Everything that was timed, with its level: each batch size, then the load."""
+        for level in self.levels:
+            for timing in (*level.steady, *((level.load,) if level.load else ())):
+                yield level, timing
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; keys are only ever added within one version of the schema."""

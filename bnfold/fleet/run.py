@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import BrokenExecutor, CancelledError, as_completed
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from bnfold.environment import available_cores
 from bnfold.errors import EnvironmentFault, UsageError
 from bnfold.fleet import ledger
 from bnfold.fleet.places import places
@@ -106,7 +106,7 @@ def _done(
     if executor is not None:
         yield from _by(executor, tasks)
         return
-    jobs = min(_cores() if jobs is None else jobs, len(tasks))
+    jobs = min(available_cores() if jobs is None else jobs, len(tasks))
     if jobs > 1:
         yield from in_processes(work, tasks, jobs, failed)
     else:
@@ -137,9 +137,3 @@ def _error(future: Future[Outcome]) -> BaseException | None:
 def _given_up(task: Task, error: BaseException) -> Outcome:
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return failed(task, EnvironmentFault(f"the executor gave the model up ({said}); run again with resume"))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1

@@ -11,12 +11,10 @@ from rich.text import Text
 from bnfold.report.units import binary_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import RenderableType
 
     from bnfold.benchmarking.comparison import Comparison, Ratio
-    from bnfold.benchmarking.result import Benchmark, Facts, LevelResult, Timing
+    from bnfold.benchmarking.result import Benchmark, Facts, Timing
 
 _STYLES = {"faster": "bold green", "slower": "bold red", "no difference": "bold", "failed": "bold red"}
 _MILLION = 1_000_000
@@ -67,7 +65,7 @@ def _facts(benchmark: Benchmark) -> Table:
 def _comparisons(benchmark: Benchmark) -> Table:
     """Ratios with their 95 % intervals; of A against itself the interval alone."""
     table = _columns("", "", "B is", "time of A / of B", "A / A")
-    for level, timing in _timings(benchmark):
+    for level, timing in benchmark.timings():
         speedup, noise = timing.comparison.speedup, timing.comparison.noise
         table.add_row(
             level.level.upper(),
@@ -83,7 +81,7 @@ def _latencies(benchmark: Benchmark) -> Table:
     table = _columns("milliseconds", "")
     for name in ("A p50", "p90", "p99", "B p50", "p90", "p99", "times"):
         table.add_column(name, justify="right", no_wrap=True)
-    for level, timing in _timings(benchmark):
+    for level, timing in benchmark.timings():
         quantiles = (q for each in (timing.a, timing.b) for q in (each.p50, each.p90, each.p99))
         numbers = map(_milliseconds, quantiles)
         table.add_row(level.level.upper(), _batch(timing), *numbers, str(timing.a.times))
@@ -104,19 +102,13 @@ def _runtimes(benchmark: Benchmark) -> Table:
 
 def _circumstances(benchmark: Benchmark) -> str:
     machine = benchmark.machine
-    blocks = [timing.comparison.blocks for _, timing in _timings(benchmark)]
+    blocks = [timing.comparison.blocks for _, timing in benchmark.timings()]
     threads = f"{benchmark.threads} thread" + ("s" if benchmark.threads > 1 else "")
     return (
         f"{benchmark.seconds:.0f} s, blocks a level: {min(blocks)} or more, {machine.provider} of "
         f"onnxruntime {machine.onnxruntime}, {threads}, {machine.processor}, {machine.cores} cores, "
         f"{machine.system}"
     )
-
-
-def _timings(benchmark: Benchmark) -> Iterator[tuple[LevelResult, Timing]]:
-    for level in benchmark.levels:
-        for timing in (*level.steady, *((level.load,) if level.load else ())):
-            yield level, timing
 
 
 def _finding(comparison: Comparison) -> Text:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from onnx import helper
 
+from bnfold.environment import available_cores
 from bnfold.errors import UsageError
 from bnfold.verification.paths import is_utf8, utf8_link
 
@@ -172,13 +173,6 @@ def model_entry(model: Path, data_folder: Path | None, link: Path) -> dict[str, 
         # onnxruntime takes paths in UTF-8 alone: any other model comes as bytes, its data through a link.
         "data_folder": None if beside == path.parent and is_utf8(path) else str(beside),
     }
-
-
-def available_cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def write_input(folder: Path, name: str, array: Array, written: dict[int, str]) -> dict[str, Any]:

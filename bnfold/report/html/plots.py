@@ -10,7 +10,7 @@ from bnfold.report.html.scales import Scale, around_one, decades, from_zero
 from bnfold.report.wording import level_name, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from bnfold.benchmarking.comparison import Comparison
     from bnfold.benchmarking.result import Benchmark, Latency, LevelResult, Timing
@@ -170,7 +170,7 @@ def _box(name: str, latency: Latency, scale: Scale) -> Row:
 
 def ratios(benchmark: Benchmark) -> Plot | None:
     """Time of A by time of B: each block, the median with its interval, and the noise of the machine."""
-    known = [(level, t, t.comparison) for level, t in _timings(benchmark) if t.comparison.ratios]
+    known = [(level, t, t.comparison) for level, t in benchmark.timings() if t.comparison.ratios]
     values = [value for _, _, comparison in known for value in _extent(comparison)]
     if not values:
         return None
@@ -195,12 +195,6 @@ def _ratio_row(timing: Timing, comparison: Comparison, scale: Scale) -> Row:
         spans.append(("interval", scale.at(comparison.speedup.low), scale.at(comparison.speedup.high)))
         marks.append(Mark("median", scale.at(comparison.speedup.value)))
     return Row(work(timing), "", tuple(marks), finding(comparison), tuple(spans))
-
-
-def _timings(benchmark: Benchmark) -> Iterator[tuple[LevelResult, Timing]]:
-    for level in benchmark.levels:
-        for timing in (*level.steady, *((level.load,) if level.load else ())):
-            yield level, timing
 
 
 def finding(comparison: Comparison) -> str:
