@@ -6,11 +6,12 @@ So the part that lies between two tensors that bear the same names in both model
 such values, and is evaluated in float64. What it answers, less its answer to zeros, is compared value by
 value:
 
-    |folded - original| <= eps/2 * (16 * sum |ways| + rms)
+    |folded - original| <= eps/2 * (16 * sum |ways| + rms) + 8 eps64 * sum |ways of zeros|
 
 *Ways* are what each path from the value to the answer contributes: branches that a fold merges into one
 weight may cancel, but what was rounded is each of them. The second term, the RMS of all that the channel
-answers, leaves alone what is nothing beside that: a thousandth of what is less than 1/16000 of it.
+answers, leaves alone what is nothing beside that: a thousandth of what is less than 1/16000 of it; the third
+what float64 (eps64 = 2^-52) rounds where the answer to zeros is taken away.
 
 Inner tensors are nobody's contract: where answers differ by a factor for each channel that goes in and each
 that comes out, a fold may have carried it. Where more than a tenth differ it is another tensor, and
@@ -20,7 +21,7 @@ so it is where real values differ by more than a slip makes of them (`stands`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from onnx.external_data_helper import uses_external_data
@@ -48,6 +49,8 @@ FACTOR = 16.0
 ANOTHER = 0.1
 # Answers that are compared by their quotient: others are too small to have one.
 _CLEAR = 1e-3
+# Roundings of float64 on the way to an answer: a few steps, each with one term that is not zero.
+_FLOAT64 = 16 * 2.0**-53
 # A scale and a shift go through any two values.
 _FEW = 2
 _HALF = float(np.finfo(np.float16).eps)
@@ -224,6 +227,24 @@ def stands(kept: Array, value: Array, out: int) -> bool:
     return bool(np.sum(np.square(y - x)) <= REWRITTEN**2 * np.sum(np.square(y)))
 
 
+class _Found(NamedTuple):
+    """What is answered to some values; all of the same shape.
+
+    Attributes:
+        first: by the original.
+        second: by the folded model.
+        ways: the sum of what came along each way of the original.
+        own: what float64 rounds in the original's answer.
+        other: the same of the folded model's.
+    """
+
+    first: Array
+    second: Array
+    ways: Array
+    own: Array
+    other: Array
+
+
 @dataclass(frozen=True)
 class _Run:
     """Both slices, ready to be asked."""
@@ -244,21 +265,19 @@ class _Run:
             found += shapes.layers
         return tuple(found)
 
-    def answers(self, x: Array) -> tuple[Array, Array, Array]:
-        """What the original and the folded model answer to a batch, without what they answer to zeros.
+    def answers(self, x: Array) -> _Found:
+        """What both models answer to a batch, without what they answer to zeros.
 
         Args:
             x: float64. Where the first image is all zeros, it is what the others are compared with.
-
-        Returns:
-            Both answers, and the sum of what came along each way; of the same shape.
         """
         ways = [NoHooks(), NoHooks(), *([_Ways(self.before)] if self.before.sums else [])]
         first, second, *summed = (
             self._answer(self.models[number % 2], x, hooks)
             for number, hooks in zip((0, 1, 2), ways, strict=False)
         )
-        return first, second, summed[0] if summed else np.abs(first)
+        noise = [self._noise(number, x, first.shape) for number in (0, 1)]
+        return _Found(first, second, summed[0] if summed else np.abs(first), *noise)
 
     def _answer(self, model: Truth, x: Array, hooks: Hooks) -> Array:
         (y,) = model.run({**self.zeros, self.feed: x}, self.watched(hooks)).values()
@@ -266,6 +285,16 @@ class _Run:
             return np.asarray(y[1:] - y[:1])
         (still,) = model.run({**self.zeros, self.feed: np.zeros_like(x)}, self.watched(hooks)).values()
         return np.asarray(y - still)
+
+    def _noise(self, number: int, x: Array, shape: tuple[int, ...]) -> Array:
+        """How far the answers are off by what float64 rounds of that which is taken away from them."""
+        hooks = self.watched(_Ways((self.before, self.cut)[number]))
+        alone = len(self.zeros) == 1 and not x[0].any()
+        quiet = np.zeros_like(x[:1] if alone else x)
+        (y,) = self.models[number].run({**self.zeros, self.feed: quiet}, hooks).values()
+        if y.shape[1:] != shape[1:] or len(y) not in {1, shape[0]}:
+            raise TruthUnavailableError("one image alone has an answer of another shape")
+        return np.broadcast_to(_FLOAT64 * y, shape)
 
 
 class _Shapes(NoHooks):
@@ -313,27 +342,26 @@ def _negated(value: Any) -> Any:  # noqa: ANN401 - arrays, sequences of them, or
     return -value if getattr(value, "dtype", None) == np.float64 else value
 
 
-def _judged(
-    found: Sequence[tuple[Array, Array, Array]], cut: Slice, feed: str, out: int, epsilon: float
-) -> _Compared | None:
+def _judged(found: Sequence[_Found], cut: Slice, feed: str, out: int, epsilon: float) -> _Compared | None:
     """The worst answer, where it cannot be that of a correct fold."""
     layers = cut.behind(feed)
-    if any(one.shape != other.shape or one.ndim < 2 for one, other, _ in found):  # noqa: PLR2004 - a batch and channels
+    if any(each.first.shape != each.second.shape or each.first.ndim < 2 for each in found):  # noqa: PLR2004 - a batch and channels
         return None
-    first, second, ways = (_rows(np.concatenate(list(each)), out) for each in zip(*found, strict=True))
-    for exact, sums in ((first, ways), *_scaled(first, second, ways)):
-        excess = _excess(exact, second, sums, epsilon)
+    every = _Found(*(_rows(np.concatenate(list(each)), out) for each in zip(*found, strict=True)))
+    for this in (every, *_scaled(every)):
+        excess = _excess(this, epsilon)
         wrong = np.count_nonzero(excess > 1)
         if not wrong:
             return _Compared(layers, out, None)
-    if wrong > ANOTHER * np.count_nonzero(ways):
+    if wrong > ANOTHER * np.count_nonzero(every.ways):
         return None
     at = np.unravel_index(int(np.argmax(excess)), excess.shape)
-    limit = abs(float(second[at] - exact[at])) / float(excess[at])
+    exact, folded = float(this.first[at]), float(this.second[at])
+    limit = abs(folded - exact) / float(excess[at])
     node = cut.linear[-1]
     place = Place(f"tensor {cut.target}", f"one channel of {feed}", "float64")
     told = f"a weight of {node.op_type} {node.name or node.output[0]!r}"
-    return _Compared(layers, out, answered(place, float(exact[at]), float(second[at]), limit, told))
+    return _Compared(layers, out, answered(place, exact, folded, limit, told))
 
 
 def _rows(array: Array, axis: int) -> Array:
@@ -342,26 +370,33 @@ def _rows(array: Array, axis: int) -> Array:
     return moved.reshape(*moved.shape[:2], -1)
 
 
-def _excess(first: Array, second: Array, ways: Array, epsilon: float) -> Array:
+def _excess(found: _Found, epsilon: float) -> Array:
+    ways = found.ways
     usual = np.sqrt(np.mean(np.square(ways), axis=(0, 2), keepdims=True))
     filled = np.count_nonzero(ways, axis=(0, 2), keepdims=True) / max(1, ways.shape[0] * ways.shape[2])
     floor = usual / np.sqrt(np.maximum(filled, 1e-300))
     # Small weights of float16 are a multiple of its smallest number.
     step = float(np.finfo(np.float16).smallest_subnormal) if epsilon == _HALF else 0.0
-    limit = np.maximum(epsilon / 2 * (FACTOR * ways + floor) + step, 1e-300)
-    return np.asarray(np.abs(second - first) / limit)
+    limit = np.maximum(epsilon / 2 * (FACTOR * ways + floor) + step + found.own + found.other, 1e-300)
+    return np.asarray(np.abs(found.second - found.first) / limit)
 
 
-def _scaled(first: Array, second: Array, ways: Array) -> Iterator[tuple[Array, Array]]:
+def _scaled(found: _Found) -> Iterator[_Found]:
     """The original's answers, with the factors of channels that explain most of the folded model's."""
+    first, second = found.first, found.second
     usual = np.sqrt(np.mean(np.square(first), axis=(0, 2), keepdims=True))
     quotient = np.where(np.abs(first) > _CLEAR * usual, second / np.where(first == 0, 1.0, first), np.nan)
     out = _median(quotient, (0, 2))
-    yield first * out, ways * np.abs(out)
+    yield _times(found, out)
     into = _median(quotient / out, (1, 2))
     # The median of a row may have been taken at another channel than that of the next one.
     out = _median(quotient / into, (0, 2))
-    yield first * out * into, ways * np.abs(out * into)
+    yield _times(found, out * into)
+
+
+def _times(found: _Found, factor: Array) -> _Found:
+    size = np.abs(factor)
+    return found._replace(first=found.first * factor, ways=found.ways * size, own=found.own * size)
 
 
 def _median(values: Array, axes: tuple[int, ...]) -> Array:

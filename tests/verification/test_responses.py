@@ -376,3 +376,15 @@ def test_behind_a_layer_that_chaos_drowns() -> None:
     assert any(row.outcome == "ill-conditioned" for row in verdict.outputs if row.level == "float64")
     name = next(node.input[1] for node in folded.graph.node if node.output[0] == "n")
     assert bnfold.verify(model, slipped(moved, 216, name)).status == "different"
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-18, 1e-24])
+def test_weights_that_are_nothing_beside_the_bias(size: float) -> None:
+    """A dead channel, as training leaves them: in float64 the answer to zeros swallows what they add."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(8, 6, 3, 3))
+    w[3] *= size
+    node, _, shape, channels = LAYERS["Conv"]
+    model = model_of([node, NORMALIZED, BENT], {"w": w, **statistics(channels)}, shape)
+    verdict = bnfold.verify(model, bnfold.optimize(model, verify=False).model)
+    assert verdict.status == "equivalent", verdict.summary
