@@ -19,11 +19,13 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper, shap
 
 from bnfold.model import carried, integers
 from bnfold.model.edits import Scope
-from bnfold.model.inference import Types, collect, defined, forget_shape, graphs, home
+from bnfold.model.inference import Types, collect, defined, forget_shape, graphs, home, opset_of
 from bnfold.model.integers import Entries, Shape
+from bnfold.model.quantizing import DEQUANTIZE, QUANTIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from bnfold.model.store import ModelFile
 
@@ -31,6 +33,7 @@ Integers = dict[tuple[Scope, str], Entries]
 
 _MOST_ROUNDS = 8  # of inference; each needs integers that only the shapes of the one before tell
 _OVERRIDABLE_SINCE_IR = 4
+_QUANTIZERS_SINCE = 10
 _SMALL = 4096  # bytes; a shape, axes or pads operand is never larger
 _LONGEST = (
     1 << 24
@@ -178,7 +181,17 @@ def _bare(model: ModelFile) -> ModelProto:
         _forget_impossible_sizes(graph)
         _inline_shape_operands(model, graph)
         _declare_sparse(graph)
+        if opset_of(bare.opset_import) >= _QUANTIZERS_SINCE:
+            _show_quantizers(graph, {(function.domain, function.name) for function in bare.functions})
     return bare
+
+
+def _show_quantizers(graph: GraphProto, functions: AbstractSet[tuple[str, str]]) -> None:
+    """The quantizers of onnxruntime's own domain have the shapes of those that inference knows."""
+    for node in graph.node:
+        own = f"{node.domain}::{node.op_type}" in QUANTIZE | DEQUANTIZE
+        if own and (node.domain, node.op_type) not in functions:
+            node.domain = ""
 
 
 def _resize(graph: GraphProto, sizes: Mapping[str, tuple[int, ...]]) -> None:
