@@ -92,3 +92,9 @@ def test_a_linear_layer_that_feeds_an_image_repeats_each_channel() -> None:
     assert found is not None
     assert found.axes == (1,)
     assert np.array_equal(found.scale, np.repeat([1.0, 2.0, 3.0], 16))
+
+
+def test_two_sizes_that_are_unknown_are_not_the_same() -> None:
+    """(2, 6, 5) may become (10, 6, 1), in which no index of the second axis keeps its elements."""
+    assert through_reshape(_affine(6, 1), (None, 6, None), (None, 6, None)) is None
+    assert through_reshape(_affine(6, 1), ("N", 6, None), ("N", 6, None)) is not None
