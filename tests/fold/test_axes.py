@@ -98,3 +98,8 @@ def test_two_sizes_that_are_unknown_are_not_the_same() -> None:
     """(2, 6, 5) may become (10, 6, 1), in which no index of the second axis keeps its elements."""
     assert through_reshape(_affine(6, 1), (None, 6, None), (None, 6, None)) is None
     assert through_reshape(_affine(6, 1), ("N", 6, None), ("N", 6, None)) is not None
+
+
+def test_a_map_of_another_length_than_its_axis_goes_nowhere() -> None:
+    assert through_reshape(_affine(3, 1), (2, 6), (2, 3, 2)) is None
+    assert through_reshape(_affine(3, 1), (2, 6), (2, 6, 1)) is None
