@@ -157,7 +157,7 @@ def _run(folder: Path, models: Mapping[str, Path], timeout: float) -> list[dict[
     model = "B" if seat == "b" else "A"
     failed = next((event for event in events if event["event"] == "failed"), None)
     if failed is not None:
-        reason = failed["reason"].replace(str(models[seat].resolve()), models[seat].name)
+        reason = failed["reason"].replace(str(models[seat].absolute()), models[seat].name)
         return Failure(failed["stage"], f"model {model}: {reason}")
     if death is not None:
         return Failure(death.stage, f"model {model}: {death.reason}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from bnfold.model.census import within
 from bnfold.model.edits import Scope
 from bnfold.model.inference import Types, declaration, declare, defined, graphs, home, opset_of
 from bnfold.model.inference import run as _once
@@ -44,7 +45,7 @@ def run(model: ModelProto) -> Types:
     trial.CopyFrom(model)
     for function in trial.functions:
         # Nobody tells here what comes of it: that depends on the call.
-        for node in _nested(function.node):
+        for node in within(function.node):
             node.domain = _UNKNOWN if _is_doubtful(node, opset_of(function.opset_import)) else node.domain
     names = {scope: defined(graph) for scope, graph in graphs(model.graph, Scope())}
     opset = opset_of(model.opset_import)
@@ -94,7 +95,7 @@ def _parts(model: ModelProto) -> Iterator[tuple[Iterable[NodeProto], int]]:
 
 
 def _any_doubtful(nodes: Iterable[NodeProto], opset: int) -> bool:
-    return any(_is_doubtful(node, opset) for node in _nested(nodes))
+    return any(_is_doubtful(node, opset) for node in within(nodes))
 
 
 def _is_doubtful(node: NodeProto, opset: int) -> bool:
@@ -113,14 +114,6 @@ def _is_doubtful(node: NodeProto, opset: int) -> bool:
         return False
     rounded = "ceil_mode" in given and (given["ceil_mode"].i != 0 or given["ceil_mode"].ref_attr_name != "")
     return rounded or (automatic and any(d != 1 for d in given.get("dilations", AttributeProto()).ints))
-
-
-def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for body in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
-                yield from _nested(body.node)
 
 
 def _outputs(doubts: Iterable[_Doubt]) -> Iterator[tuple[_Doubt, int]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
+from bnfold.model.census import within
 from bnfold.model.edits import MAIN, GraphEdits, ModelEdits, Scope
 from bnfold.model.store import node_tensors
 from bnfold.model.wire import MAX_MESSAGE
@@ -170,7 +171,7 @@ class _Inliner:
         return found
 
     def _called(self, nodes: Iterable[NodeProto]) -> list[int]:
-        keys = ((n.domain, n.op_type, n.overload) for n in _nested(nodes))
+        keys = ((n.domain, n.op_type, n.overload) for n in within(nodes))
         return [self.index[key] for key in keys if key in self.index]
 
     def _called_but(self, nodes: Sequence[NodeProto], scope: Scope, gone: set[Place]) -> Iterator[int]:
@@ -192,7 +193,7 @@ class _Inliner:
         """Nodes, bytes of constants and depth of calls, with all calls inlined."""
         count, depth = 0, 0
         nbytes = sum(self._payload(tensor) for tensor, _ in node_tensors(nodes))
-        for node in _nested(nodes):
+        for node in within(nodes):
             callee = self._callee(node)
             inner = (1, 0, 0) if callee is None else sizes[callee]
             count, nbytes, depth = count + inner[0], nbytes + inner[1], max(depth, inner[2])
@@ -231,7 +232,7 @@ class _Inliner:
 
     def _foreign_node(self, function: FunctionProto) -> str | None:
         own = _versions(function.opset_import)
-        for node in _nested(function.node):
+        for node in within(function.node):
             domain = _normal(node.domain)
             here, there = own.get(domain), self.imports.get(domain)
             same = here == there if self._callee(node) is None else there is not None
@@ -414,11 +415,3 @@ def _graphs(node: NodeProto) -> Iterator[tuple[AttributeProto, int, GraphProto]]
         elif attribute.type == AttributeProto.GRAPHS:
             for position, graph in enumerate(attribute.graphs):
                 yield attribute, position, graph
-
-
-def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes, and those of the graphs nested in them."""
-    for node in nodes:
-        yield node
-        for _, _, graph in _graphs(node):
-            yield from _nested(graph.node)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,16 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.progress import Stage
+from bnfold.verification.chance import seed
+from bnfold.verification.external import unlinked
 from bnfold.verification.paths import utf8_link
-from bnfold.verification.sessions import Level, Outcome
+from bnfold.verification.sessions import Level, Outcome, run_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bnfold.verification.options import Verification
+    from bnfold.verification.sessions import Run
     from bnfold.verification.verdict import OutputEvidence
 
 Progress = Callable[[str], None]
@@ -32,11 +35,19 @@ LEVELS: tuple[Level, ...] = ("disable_all", "enable_all")
 
 @dataclass(frozen=True)
 class Model:
-    """A model to compare: its proto without external data, its file, and the folder of that."""
+    """A model to compare.
+
+    Attributes:
+        proto: the model without its external data.
+        path: its file.
+        folder: where its external data lies, as `proto` names it.
+        chance: the random operators that were given a seed; `path` is a copy then, without external data.
+    """
 
     proto: onnx.ModelProto
     path: Path
     folder: Path
+    chance: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,11 @@ class Case:
     def left(self) -> float:
         """Seconds until the time budget is spent; a moment at least, so that what begins can say so."""
         return max(1.0, self.deadline - time.monotonic())
+
+    def run(self, model: Model, runs: Sequence[Run]) -> Outcomes:
+        """What one of the models gives in onnxruntime."""
+        data_folder = model.folder if model.chance else None
+        return run_model(model.path, runs, provider=self.provider, timeout=self.left, data_folder=data_folder)
 
 
 @contextmanager
@@ -78,8 +94,8 @@ def case_of(
     with tempfile.TemporaryDirectory(prefix="bnfold-verify-") as folder:
         scratch = Path(folder)
         yield Case(
-            original=open_model(original, scratch / "original.onnx"),
-            folded=open_model(folded, scratch / "folded.onnx"),
+            original=_seeded(open_model(original, scratch / "original.onnx"), scratch / "original"),
+            folded=_seeded(open_model(folded, scratch / "folded.onnx"), scratch / "folded"),
             provider=how.provider,
             seed=how.seed,
             say=say,
@@ -117,7 +133,18 @@ def open_model(source: Path | bytes, scratch: Path) -> Model:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX model ({error})") from error
-    return Model(proto, path, utf8_link(path.parent, scratch.with_suffix(".data")))
+    return Model(proto, path, utf8_link(unlinked(proto, path.parent), scratch.with_suffix(".data")))
+
+
+def _seeded(model: Model, scratch: Path) -> Model:
+    """The model whose random operators draw the same numbers in every run; a copy, where it has any."""
+    chance = seed(model.proto)
+    if not chance:
+        return model
+    scratch.mkdir()
+    path = scratch / model.path.name
+    path.write_bytes(model.proto.SerializeToString())
+    return replace(model, path=path, chance=chance)
 
 
 def interface_mismatch(case: Case) -> str:

@@ -23,7 +23,7 @@ from bnfold.verification.feeds import (
     other_sizes,
 )
 from bnfold.verification.inputs import Wishes, read
-from bnfold.verification.sessions import PROVIDERS, Failure, Ran, Run, run_model
+from bnfold.verification.sessions import PROVIDERS, Failure, Ran, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +198,7 @@ def first_accepted(
         )
         for sizes in candidates
     ]
-    outcomes = run_model(case.original.path, runs, provider=case.provider, timeout=case.left)
+    outcomes = case.run(case.original, runs)
     failure = None
     for sizes in candidates:
         outcome = outcomes.get(("disable_all", str(sizes)))

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bnfold.verification.truth.nodes import nested_graphs
+from bnfold.model.census import within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -134,7 +134,7 @@ def _consumers(name: str, graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodePro
     pending, seen = [name], {name}
     while pending:
         current = pending.pop()
-        for node in _all_nodes(graph):
+        for node in within(graph.node):
             for index, operand in enumerate(node.input):
                 if operand != current:
                     continue
@@ -142,13 +142,6 @@ def _consumers(name: str, graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodePro
                 if node.op_type in _TRANSPARENT and index == 0 and node.output[0] not in seen:
                     seen.add(node.output[0])
                     pending.append(node.output[0])
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in nested_graphs(node):
-            yield from _all_nodes(inner)
 
 
 def _channels_wanted(name: str, graph: onnx.GraphProto) -> int | None:

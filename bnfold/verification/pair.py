@@ -25,7 +25,7 @@ from bnfold.verification.feeds import NoFeedError
 from bnfold.verification.gather import failures, judged_by_bound, judged_by_truth
 from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.options import TruthMode, Verification
-from bnfold.verification.sessions import Run, run_model
+from bnfold.verification.sessions import Run
 from bnfold.verification.truth import BudgetSpentError, TruthUnavailableError
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode, *, inside: bool) -> Ver
         return verdict(case, "not verified", f"not verified: {error}", Evidence(), ())
     case.say("running both models in onnxruntime")
     runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
-    first = run_model(case.original.path, runs, provider=case.provider, timeout=case.left)
-    second = run_model(case.folded.path, runs, provider=case.provider, timeout=case.left)
-    evidence = Evidence(findings=sizes) + failures(case, first, second)
+    first = case.run(case.original, runs)
+    second = case.run(case.folded, runs)
+    evidence = Evidence(findings=sizes + _chance(case)) + failures(case, first, second)
     obstacle = "not asked for"
     if mode != "bound":
         try:
@@ -95,3 +95,11 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode, *, inside: bool) -> Ver
         return verdict(case, "not verified", summary, evidence, feeds, first)
     evidence += Evidence(findings=(f"judged by a bound, without float64 truth: {obstacle}",))
     return conclude(case, evidence + judged_by_bound(case, feeds, first, second), feeds, first)
+
+
+def _chance(case: Case) -> tuple[str, ...]:
+    """What is to be said of random numbers."""
+    if not case.original.chance:
+        return ()
+    operators = ", ".join(case.original.chance)
+    return (f"{operators} without a seed: both models were run with the same one, to draw the same numbers",)

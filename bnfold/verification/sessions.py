@@ -139,7 +139,7 @@ def _named(outcome: Outcome, model: Path) -> Outcome:
     """The outcome with the model's name in the place of its path, which may be a passing one."""
     if isinstance(outcome, Ran):
         return outcome
-    return replace(outcome, reason=outcome.reason.replace(str(model.resolve()), model.name))
+    return replace(outcome, reason=outcome.reason.replace(str(model.absolute()), model.name))
 
 
 def _write_job(
@@ -165,8 +165,9 @@ def model_entry(model: Path, data_folder: Path | None, link: Path) -> dict[str, 
 
     `link` may be made, to a folder whose name onnxruntime does not take.
     """
-    path = model.resolve()
-    data = path.parent if data_folder is None else data_folder.resolve()
+    # Links are not followed: a download cache keeps data beside the link, under the name the model knows.
+    path = model.absolute()
+    data = path.parent if data_folder is None else data_folder.absolute()
     beside = utf8_link(data, link)
     return {
         "model": str(path),
