@@ -27,7 +27,7 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
     if failed:
         worst = max(failed, key=_excess)
         return verdict(case, "different", f"different: {_told(worst)}", evidence, feeds, first)
-    outputs = [value.name for value in case.original.proto.graph.output if not _is_empty(value)]
+    outputs = [name for value in case.original.proto.graph.output for name in _compared(value, rows)]
     missing = [name for name in outputs if not any(row.output == name for row in rows)]
     if missing:
         blocking = [finding for finding in evidence.findings if "does not run" in finding]
@@ -55,6 +55,14 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
         )
         return verdict(case, "inconclusive", text, evidence, feeds, first)
     return verdict(case, "equivalent", _praise(rows, feeds, _providers(first)), evidence, feeds, first)
+
+
+def _compared(value: ValueInfoProto, rows: Sequence[OutputEvidence]) -> list[str]:
+    """What must be compared of an output: itself, or every tensor of one that is a sequence."""
+    if _is_empty(value):
+        return []
+    parts = [row.output for row in rows if row.output.startswith(f"{value.name}[")]
+    return list(dict.fromkeys(parts)) if value.type.HasField("sequence_type") and parts else [value.name]
 
 
 def _is_empty(value: ValueInfoProto) -> bool:

@@ -50,7 +50,12 @@ def failures(case: Case, first: Outcomes, second: Outcomes) -> Evidence:
     rows, findings = [], []
     for (level, feed), outcome in first.items():
         other = second[level, feed]
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Ran) and isinstance(other, Ran):
+            rows += [
+                failure(Place(name, feed, level), f"only one of the models gives {name}")
+                for name in sorted(outcome.outputs.keys() ^ other.outputs.keys())
+            ]
+        elif isinstance(outcome, Failure):
             then = "so does the folded model" if isinstance(other, Failure) else "the folded model runs"
             findings.append(f"the original does not run at {level} ({then}): {outcome.reason}")
         elif isinstance(other, Failure):
@@ -132,6 +137,10 @@ def _judged_feed(
     """The evidence of one feed, and truth; `whole` has the folded model evaluated in float64 too."""
     real = reals.evidence(feed) if whole else None
     truth = real.truth if real else reals.truth(feed)
+    for outcome in (first[level, feed.name] for level in LEVELS):
+        unknown = outcome.outputs.keys() - truth.keys() if isinstance(outcome, Ran) else ()
+        if unknown:
+            raise TruthUnavailableError(f"in float64 there is no {min(unknown)}")
     moved = moved_by_optimizer(feed, truth, first, {}) - behind
     rows = judged_levels(feed, truth, first, second, allowances={}, moved=moved)
     if moved or any(row.outcome == "fail" for row in rows):
@@ -151,7 +160,7 @@ def _unmoved(truths: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Outputs that are the same for every feed: a fold that they depend on could be wrong unnoticed."""
     findings = []
     for name, value in truths[0].items():
-        others = [truth[name] for truth in truths[1:]]
+        others = [truth[name] for truth in truths[1:] if name in truth]
         if not is_float(value) or not others or not value.size or any(o.shape != value.shape for o in others):
             continue
         scale = Error.of(value).rms
@@ -168,7 +177,8 @@ def _saturated(graph: onnx.GraphProto, truths: Sequence[Mapping[str, Any]]) -> t
     findings = []
     for name in truths[0]:
         operator = producers.get(name, "")
-        values = [truth[name] for truth in truths if is_float(truth[name]) and truth[name].size]
+        given = [truth[name] for truth in truths if name in truth]
+        values = [value for value in given if is_float(value) and value.size]
         if operator not in SATURATING or not values:
             continue
         if all(bool((np.abs(np.abs(value) - (np.abs(value) > HALF)) < ENDS).all()) for value in values):
@@ -216,7 +226,7 @@ def _pairs(a: Outcome, b: Outcome) -> Iterator[tuple[str, Array, Array]]:
     """Outputs that are tensors in both outcomes."""
     if isinstance(a, Ran) and isinstance(b, Ran):
         for name, value in a.outputs.items():
-            other = b.outputs[name]
+            other = b.outputs.get(name, "")
             if not isinstance(value, str) and not isinstance(other, str):
                 yield name, value, other
 
@@ -270,12 +280,9 @@ def judged_by_bound(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
     rows = []
     for (level, feed), outcome in first.items():
         other = second[level, feed]
-        if not isinstance(outcome, Ran) or not isinstance(other, Ran):
-            continue
-        for name, value in outcome.outputs.items():
-            result, place = other.outputs[name], Place(name, feed, level)
-            if isinstance(value, np.ndarray) and isinstance(result, np.ndarray):
-                rows.append(judge_bound(place, value, result, effects.get((level, feed, name), Error())))
+        for name, value, result in _pairs(outcome, other):
+            allowed = effects.get((level, feed, name), Error())
+            rows.append(judge_bound(Place(name, feed, level), value, result, allowed))
     if effects:
         return Evidence(tuple(rows))
     # Without a measured effect there is no bound: equal results are equal, others say nothing.
@@ -305,13 +312,9 @@ def _effects(case: Case, feeds: Sequence[Feed], first: Outcomes) -> dict[tuple[L
         path.write_bytes(copy)
         moved = run_model(path, runs, provider=case.provider, timeout=case.left)
         for (level, feed), outcome in moved.items():
-            plain = first[level, feed]
-            if not isinstance(outcome, Ran) or not isinstance(plain, Ran):
-                continue
-            for name, value in plain.outputs.items():
-                result, key = outcome.outputs[name], (level, feed, name)
-                if isinstance(value, np.ndarray) and isinstance(result, np.ndarray):
-                    effects[key] = effects.get(key, Error()).beyond(effect(value, result))
+            for name, value, result in _pairs(first[level, feed], outcome):
+                key = (level, feed, name)
+                effects[key] = effects.get(key, Error()).beyond(effect(value, result))
     return effects
 
 

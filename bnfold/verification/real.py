@@ -19,7 +19,7 @@ from bnfold.verification.truth import NoHooks, Truth
 from bnfold.verification.watch import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from bnfold.verification.feeds import Feed
@@ -93,7 +93,8 @@ class Reals:
         return other
 
     def _run(self, model: Truth, feed: Feed, hooks: Hooks) -> dict[str, Any]:
-        return model.run(feed.values, self._hooked(hooks))
+        outputs = model.run(feed.values, self._hooked(hooks))
+        return dict(part for name, value in outputs.items() for part in _parts(name, value))
 
     def _hooked(self, hooks: Hooks) -> Hooks:
         return hooks if self._watch is None else Watched(hooks, self._watch)
@@ -130,6 +131,7 @@ class Reals:
                 Place(name, feed.name, "float64"), value, folded[name], effects.outputs[name], self._epsilon
             )
             for name, value in truth.items()
+            if name in folded  # a sequence that is shorter there is seen in onnxruntime
         ]
         worst: dict[str, OutputEvidence] = {}
         for label, error, signal in hooks.operands:
@@ -225,11 +227,19 @@ class Reals:
             if epsilon > self._epsilon:
                 continue
             for name, value in truth.items():
-                if is_float(value):
+                if is_float(value) and name in moved:
                     outputs[name] = outputs[name].beyond(_measured(difference(value, moved[name])))
             for label, error, _signal in hooks.operands:
                 operands[label] = operands.get(label, Error()).beyond(_measured(error))
         return Effects(outputs, operands, flips)
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - arrays, sequences of them, or None
+    """An output, or the tensors of one that is a sequence, named as those of onnxruntime (`sessions.Ran`)."""
+    if isinstance(value, list):
+        yield from ((f"{name}[{place}]", item) for place, item in enumerate(value))
+    else:
+        yield name, value
 
 
 def _measured(error: Error) -> Error:

@@ -64,7 +64,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Ran:
-    """Outputs of a run by name: arrays, or a string naming the type where it is no tensor."""
+    """Outputs of a run by name: arrays, or a string naming the type where it is no tensor.
+
+    The tensors of an output that is a sequence stand under `name[0]`, `name[1]`, ...
+    """
 
     outputs: Mapping[str, Array | str]
     provider: str

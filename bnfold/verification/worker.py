@@ -86,9 +86,10 @@ def _level(job: dict[str, Any], level: str, runs: list[dict[str, Any]], folder: 
         try:
             outputs = _outputs(session, run["inputs"], folder)
             names = [output.name for output in session.get_outputs()]
+            parts = [part for each in zip(names, outputs, strict=True) for part in _parts(*each)]
             saved = [
                 _save(name, value, folder / f"{level}-{run['index']}-{place}.bin")
-                for place, (name, value) in enumerate(zip(names, outputs, strict=True))
+                for place, (name, value) in enumerate(parts)
             ]
         except Exception as error:  # noqa: BLE001 - whatever onnxruntime says is the answer
             report(event="failed", level=level, feed=run["feed"], reason=one_line(error))
@@ -110,17 +111,34 @@ def start_session(entry: dict[str, Any], options: Any, provider: str) -> Any:  #
 
 
 def _outputs(session: Any, inputs: list[dict[str, Any]], folder: Path) -> list[Any]:  # noqa: ANN401 - as below
-    if not any("texts" in entry for entry in inputs):
+    plain = any("texts" in entry for entry in inputs)
+    plain = plain or any(output.type.startswith("seq(tensor") for output in session.get_outputs())
+    if not plain:
         results: list[Any] = session.run_with_ort_values(
             None, {entry["name"]: value_of(entry, folder) for entry in inputs}
         )
         return results
-    # onnxruntime makes no OrtValue of strings; `run` takes them as objects.
-    arrays = {entry["name"]: _array(entry, folder) for entry in inputs}
-    return [
-        ort.OrtValue.ortvalue_from_numpy(value) if _is_numeric(value) else _Texts(value)
-        for value in session.run(None, arrays)
-    ]
+    # onnxruntime makes no OrtValue of strings, and gives no tensor of an OrtValue that is a sequence; `run`
+    # takes objects for the one and gives a list for the other.
+    arrays = {
+        entry["name"]: _array(entry, folder) if "texts" in entry else value_of(entry, folder)
+        for entry in inputs
+    }
+    return [_wrapped(value) for value in session.run(None, arrays)]
+
+
+def _wrapped(value: Any) -> Any:  # noqa: ANN401 - as below
+    """What `run` gives, with the part of OrtValue's face that is used here; a list of such for a sequence."""
+    if isinstance(value, list) and all(isinstance(item, np.ndarray) for item in value):
+        return [_wrapped(item) for item in value]
+    return ort.OrtValue.ortvalue_from_numpy(value) if _is_numeric(value) else _Texts(value)
+
+
+def _parts(name: str, value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - as below
+    """An output, or the tensors of one that is a sequence, each with its name."""
+    if isinstance(value, list):
+        return [(f"{name}[{place}]", item) for place, item in enumerate(value)]
+    return [(name, value)]
 
 
 class _Texts:
