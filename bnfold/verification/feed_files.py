@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from bnfold.errors import UsageError
 from bnfold.verification.feeds import Feed
@@ -142,18 +144,31 @@ def _data_set(folder: Path, inputs: Sequence[str]) -> Feed:
 
 
 def _npz(path: Path) -> dict[str, Array]:
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path}: not a readable .npz file (it is no ZIP archive)")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path}: not a readable .npz file ({error})") from error
+    strange = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+    if strange or not found:
+        raise UsageError(f"{path}: {f'{strange[0]!r} in it is no array' if strange else 'no array is in it'}")
+    return found
 
 
 def _array(path: Path) -> Array:
     try:
         if path.suffix == ".npy":
-            array: Array = np.load(path, allow_pickle=False)
+            # As np.load does it, but that also opens a .npz by another name.
+            with path.open("rb") as file:
+                array: Array = np.lib.format.read_array(file, allow_pickle=False)
             return array
-        return numpy_helper.to_array(onnx.load_tensor(str(path)))
+        tensor = onnx.load_tensor(str(path))
+        if uses_external_data(tensor):
+            raise UsageError(f"{path}: its values lie in another file; save them inside")
+        return numpy_helper.to_array(tensor)
+    except KeyError as error:
+        raise UsageError(f"{path}: not a readable tensor (onnx knows no element type {error})") from error
     except (OSError, ValueError, TypeError, EOFError, DecodeError) as error:
         raise UsageError(f"{path}: not a readable tensor ({error})") from error

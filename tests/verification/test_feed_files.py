@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfold.errors import UsageError
-from bnfold.verification.feed_files import read_feeds
+from bnfold.verification.feed_files import read_feeds, read_input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,55 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         read_feeds(tmp_path / name, ["a"])
     with pytest.raises(UsageError, match="no such file"):
         read_feeds(tmp_path / "absent", ["a"])
+
+
+def broken(folder: Path) -> dict[str, bytes]:
+    """Contents that are not what the names of their files say."""
+    np.save(folder / "a.npy", A)
+    np.savez(folder / "a.npz", a=A)
+    np.savez(folder / "nothing.npz")
+    compressed = folder / "compressed.npz"
+    np.savez_compressed(compressed, a=np.random.default_rng(0).standard_normal(500))
+    with zipfile.ZipFile(folder / "texts.npz", "w") as archive:
+        archive.writestr("read.me", "no array")
+    packed = compressed.read_bytes()
+    outside = numpy_helper.from_array(A, "a")
+    outside.ClearField("raw_data")
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="/etc/hostname")
+    return {
+        "array.npz": (folder / "a.npy").read_bytes(),
+        "archive.npy": (folder / "a.npz").read_bytes(),
+        "nothing.npz": (folder / "nothing.npz").read_bytes(),
+        "texts.npz": (folder / "texts.npz").read_bytes(),
+        "damaged.npz": packed[:300] + b"\xff" * 8 + packed[308:],
+        "outside.pb": outside.SerializeToString(),
+        "type.pb": onnx.TensorProto(data_type=99, dims=[1]).SerializeToString(),
+        "short.npy": (folder / "a.npy").read_bytes()[:-1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("array.npz", "no ZIP archive"),
+        ("archive.npy", "not a readable tensor"),
+        ("nothing.npz", "no array is in it"),
+        ("texts.npz", "'read.me' in it is no array"),
+        ("damaged.npz", "not a readable .npz"),
+        ("outside.pb", "in another file"),
+        ("type.pb", "no element type 99"),
+        ("short.npy", "not a readable tensor"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, what: str) -> None:
+    path = tmp_path / "feeds" / name
+    path.parent.mkdir()
+    path.write_bytes(broken(tmp_path)[name])
+    with pytest.raises(UsageError, match=f"{name}: .*{what}"):
+        read_feeds(path, ["a"])
+    with pytest.raises(UsageError, match=f"{name}: .*{what}"):
+        read_input(path, "a", 0)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
