@@ -53,6 +53,7 @@ DEVICES = ("cpu", "cuda")
 _OVERHEAD = 1.0  # seconds to start a process and load three sessions, before the first block tells
 _SHORTEST, _LONGEST = 0.1, 3.0  # seconds of turns in a block
 _TIMEOUT = 600.0  # seconds for one process
+_MOST_THREADS = 1024  # more only keep the machine busy with starting them
 _P90, _P99 = 10, 100  # times that it takes to tell a quantile
 
 
@@ -284,8 +285,8 @@ def _check(
         raise UsageError(f"levels={list(levels)}; expected some of {', '.join(LEVELS)}, each once")
     if any(batch < 1 for batch in batches) or len(set(batches)) < len(batches):
         raise UsageError(f"batches={list(batches)}; expected positive numbers, each once")
-    if threads < 1:
-        raise UsageError(f"threads={threads}; expected at least 1")
+    if not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads={threads}; expected 1 to {_MOST_THREADS}")
     if provider not in DEVICES:
         raise UsageError(f"provider={provider!r}; expected one of {', '.join(DEVICES)}")
     if not 0 < seconds < math.inf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ def case_of(
         ModelError: a model cannot be read.
         UsageError: a budget that is no time.
     """
-    if not how.budget > 0:
+    # No thread can wait for longer than that: centuries.
+    if not 0 < how.budget <= threading.TIMEOUT_MAX:
         raise UsageError(f"budget={how.budget!r}; expected a number of seconds above zero")
 
     def say(line: str) -> None:

@@ -236,6 +236,7 @@ def test_a_fall_back_is_a_fault_at_once(run: Any) -> None:  # noqa: ANN401
         {"batches": (0,)},
         {"batches": (2, 2)},
         {"threads": 0},
+        {"threads": 100_000},
         {"provider": "tpu"},
         {"seconds": 0.0},
         {"seconds": float("nan")},

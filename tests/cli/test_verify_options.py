@@ -66,11 +66,10 @@ def test_choices(call: Call, option: str) -> None:
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 def test_a_budget(call: Call, verb: tuple[str, ...]) -> None:
     assert call(*verb, "--budget", "100").code == Exit.DONE
-    found = call(*verb, "--budget", "0")
-    assert (found.code, found.error) == (
-        Exit.USAGE,
-        "budget=0.0; expected a number of seconds above zero",
-    )
+    for wrong in ("0.0", "-1.0", "nan", "inf", "1e+300"):
+        found = call(*verb, "--budget", wrong)
+        said = f"budget={wrong}; expected a number of seconds above zero"
+        assert (found.code, found.error) == (Exit.USAGE, said)
 
 
 def test_truth_by_the_bound_alone(call: Call) -> None:
