@@ -109,13 +109,20 @@ def case_of(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a step found."""
+    """What a step found.
+
+    Attributes:
+        rows: what was compared.
+        findings: what else is to be said.
+        doubts: why nobody can call the models equivalent although nothing that was compared differs.
+    """
 
     rows: tuple[OutputEvidence, ...] = ()
     findings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def __add__(self, other: Evidence) -> Evidence:
-        return Evidence(self.rows + other.rows, self.findings + other.findings)
+        return Evidence(self.rows + other.rows, self.findings + other.findings, self.doubts + other.doubts)
 
 
 def open_model(source: Path | bytes, scratch: Path) -> Model:

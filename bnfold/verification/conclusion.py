@@ -47,6 +47,9 @@ def conclude(case: Case, evidence: Evidence, feeds: Sequence[Feed], first: Outco
             f"inconclusive: rounding alone moves output {', '.join(doubtful)} too far to judge a fold by it"
         )
         return verdict(case, "inconclusive", f"{text} ({why})" if why else text, evidence, feeds, first)
+    if evidence.doubts:
+        text = f"inconclusive: {'; '.join(evidence.doubts)}"
+        return verdict(case, "inconclusive", text, evidence, feeds, first)
     hidden = _hidden(rows, outputs)
     if hidden:
         text = (

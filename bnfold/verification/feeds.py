@@ -275,8 +275,12 @@ def make_feed(specs: Sequence[InputSpec], sizes: Sizes, kind: Kind, seed: int) -
     """
     values = {}
     for spec in specs:
-        generator = np.random.default_rng([seed, zlib.crc32(kind.encode()), zlib.crc32(spec.name.encode())])
-        values[spec.name] = _values(spec, sizes.of(spec), kind, generator)
+        # What is false among normal values is true among uniform ones: a condition is met and not met.
+        opposite = spec.dtype == np.bool_ and kind == "uniform"
+        drawn: Kind = "normal" if opposite else kind
+        generator = np.random.default_rng([seed, zlib.crc32(drawn.encode()), zlib.crc32(spec.name.encode())])
+        made = _values(spec, sizes.of(spec), drawn, generator)
+        values[spec.name] = ~made if opposite else made
     shapes = "; ".join("x".join(map(str, value.shape)) or "scalar" for value in values.values())
     return Feed(f"{kind} {shapes}" if shapes else kind, values)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from bnfold.verification.branches import Forced, Seen, is_missing, is_same
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.judge import Place, epsilon_of, is_float, judge_moved, judge_real
 from bnfold.verification.layers import Evaluations, drawn, shared, wrong_layers
@@ -19,9 +20,10 @@ from bnfold.verification.truth import NoHooks, Truth
 from bnfold.verification.watch import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from bnfold.verification.branches import Branch
     from bnfold.verification.feeds import Feed
     from bnfold.verification.truth import Hooks
     from bnfold.verification.verdict import OutputEvidence
@@ -85,6 +87,8 @@ class Reals:
         inside = {name for function in original.functions for node in function.node for name in node.output}
         self._shared = shared(original.graph, folded.graph, inside)
         self._watch: Watch | None = None
+        self._seen = Seen()
+        self._forced: tuple[Branch, ...] = ()
 
     def watched(self, watch: Watch) -> Reals:
         """The same models, whose evaluations `watch` sees."""
@@ -92,7 +96,25 @@ class Reals:
         other._watch = watch  # noqa: SLF001 - of this class
         return other
 
+    def forcing(self, branches: Sequence[Branch]) -> Reals:
+        """The same models, made to run graphs that no feed runs."""
+        other = copy(self)
+        other._forced = tuple(branches)  # noqa: SLF001 - of this class
+        return other
+
+    def unrun(self) -> tuple[Branch, ...]:
+        """Graphs of the original that have not run so far, and that the folded model does not share."""
+        return tuple(
+            branch for branch in self._seen.unrun() if not is_same(branch, *self._models, self._folders)
+        )
+
+    def is_gone(self, branch: Branch) -> bool:
+        """Whether the folded model has no such graph."""
+        return is_missing(branch, self._models[1])
+
     def _run(self, model: Truth, feed: Feed, hooks: Hooks) -> dict[str, Any]:
+        hooks = Forced(hooks, self._forced) if self._forced else hooks
+        hooks = self._seen.watching(hooks) if model is self._original else hooks
         outputs = model.run(feed.values, self._hooked(hooks))
         return dict(part for name, value in outputs.items() for part in _parts(name, value))
 

@@ -71,10 +71,10 @@ def compile_graph(graph: onnx.GraphProto, around: Surroundings) -> Program:
 
 
 def _steps(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], around: Surroundings) -> tuple[Step, ...]:
-    captured = [tuple(dict.fromkeys(_captured(node))) for node in nodes]
+    outside = [tuple(dict.fromkeys(captured(node))) for node in nodes]
     needed = set(outputs)
     steps = []
-    for node, names in zip(reversed(nodes), reversed(captured), strict=True):
+    for node, names in zip(reversed(nodes), reversed(outside), strict=True):
         reads = {name for name in (*node.input, *names) if name}
         steps.append(
             Step(
@@ -93,13 +93,13 @@ def _steps(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], around: Surr
     return tuple(reversed(steps))
 
 
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that graphs nested in `node` read from outside."""
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that graphs nested in a node read from outside."""
     for graph in nested_graphs(node):
         own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         own |= {tensor.values.name for tensor in graph.sparse_initializer}
         for inner in graph.node:
-            yield from (name for name in (*inner.input, *_captured(inner)) if name and name not in own)
+            yield from (name for name in (*inner.input, *captured(inner)) if name and name not in own)
             own.update(inner.output)
         yield from (value.name for value in graph.output if value.name not in own)
 
