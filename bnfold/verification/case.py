@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 
 from bnfold.errors import ModelError, UsageError
+from bnfold.model.census import calls
 from bnfold.progress import Stage
 from bnfold.verification.chance import seed
 from bnfold.verification.external import unlinked
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Outcomes = Mapping[tuple[Level, str], Outcome]
 _PREFIX = "verifying: "
+_REPLACEABLE_SINCE_IR = 4  # before, every initializer had to be an input
 LEVELS: tuple[Level, ...] = ("disable_all", "enable_all")
 
 
@@ -163,6 +165,20 @@ def interface_mismatch(case: Case) -> str:
         if first != second:
             return f"{kind}s {_listed(first)} became {_listed(second)}"
     return ""
+
+
+def fixed(case: Case) -> tuple[str, ...]:
+    """Initializers that callers may replace in the original, of IR version 4 or later, and not in the other."""
+    theirs = _replaceable(case.folded.proto) & {
+        name for node in calls(case.folded.proto) for name in node.input
+    }
+    return tuple(sorted(_replaceable(case.original.proto) - theirs))
+
+
+def _replaceable(model: onnx.ModelProto) -> set[str]:
+    if model.ir_version < _REPLACEABLE_SINCE_IR:
+        return set()
+    return {value.name for value in model.graph.input} & {tensor.name for tensor in model.graph.initializer}
 
 
 def _signature(model: onnx.ModelProto, kind: str) -> list[tuple[str, int]]:

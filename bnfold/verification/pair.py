@@ -18,11 +18,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from bnfold.errors import UsageError
-from bnfold.verification.case import LEVELS, Case, Evidence, Progress, case_of, interface_mismatch
+from bnfold.verification.case import (
+    LEVELS,
+    Case,
+    Evidence,
+    Progress,
+    case_of,
+    fixed,
+    interface_mismatch,
+)
 from bnfold.verification.conclusion import conclude, verdict
 from bnfold.verification.feeding import choose_feeds
 from bnfold.verification.feeds import NoFeedError
-from bnfold.verification.gather import failures, judged_by_bound, judged_by_truth
+from bnfold.verification.gather import NAMED, failures, judged_by_bound, judged_by_truth
 from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.options import TruthMode, Verification
 from bnfold.verification.sessions import Run
@@ -79,7 +87,8 @@ def _verify(case: Case, wishes: Wishes, mode: TruthMode, *, inside: bool) -> Ver
     runs = [Run(level, feed.name, feed.values) for level in LEVELS for feed in feeds]
     first = case.run(case.original, runs)
     second = case.run(case.folded, runs)
-    evidence = Evidence(findings=sizes + _chance(case)) + failures(case, first, second)
+    known = sizes + _chance(case) + (_fixed(case) if inside else ())
+    evidence = Evidence(findings=known) + failures(case, first, second)
     obstacle = "not asked for"
     if mode != "bound":
         try:
@@ -103,3 +112,12 @@ def _chance(case: Case) -> tuple[str, ...]:
         return ()
     operators = ", ".join(case.original.chance)
     return (f"{operators} without a seed: both models were run with the same one, to draw the same numbers",)
+
+
+def _fixed(case: Case) -> tuple[str, ...]:
+    """What is to be said of initializers that a caller may no longer replace."""
+    names = fixed(case)
+    if not names:
+        return ()
+    told = ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+    return (f"callers may replace {told} in the first model, and not in the second",)

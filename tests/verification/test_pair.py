@@ -516,3 +516,29 @@ def test_a_size_that_leaves_no_window_to_a_pool() -> None:
     assert verdict.status == "equivalent", verdict.summary
     assert {row.against for row in verdict.outputs} == {"truth"}
     assert any("is not judged" in finding for finding in verdict.findings), verdict.findings
+
+
+@pytest.mark.parametrize("kept", ["no", "unread", "read"])
+def test_initializers_that_callers_may_replace_no_more(kept: str) -> None:
+    model = build(Net(layers=1))
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name != "w0"]
+    model.graph.input.extend(helper.make_tensor_value_info(t.name, FLOAT, list(t.dims)) for t in tensors)
+    other = model if kept == "read" else fold(model)
+    if kept == "no":
+        del other.graph.input[1:]
+    if kept == "unread":
+        present = {tensor.name for tensor in other.graph.initializer}
+        other.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in present)
+    verdict = compare(model, other)
+    assert verdict.status == "equivalent"
+    said = "callers may replace 'mean0', 'scale0', 'shift0', ... in the first model, and not in the second"
+    assert (said in verdict.findings) == (kept != "read")
+    older = [onnx.ModelProto(), onnx.ModelProto()]
+    for copy, each in zip(older, (model, other), strict=True):
+        copy.CopyFrom(each)
+        copy.ir_version = 3
+        del copy.graph.input[1:]
+        copy.graph.input.extend(
+            helper.make_tensor_value_info(t.name, FLOAT, list(t.dims)) for t in copy.graph.initializer
+        )
+    assert not any("callers" in finding for finding in compare(*older).findings)
