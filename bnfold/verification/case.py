@@ -168,7 +168,7 @@ def interface_mismatch(case: Case) -> str:
 
 
 def fixed(case: Case) -> tuple[str, ...]:
-    """Initializers that callers may replace in the original, of IR version 4 or later, and not in the other."""
+    """Initializers that callers may replace in the original, as of IR version 4, and not in the other."""
     theirs = _replaceable(case.folded.proto) & {
         name for node in calls(case.folded.proto) for name in node.input
     }
