@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
 
+from bnfold.model.store import tensors
 from bnfold.verification.errors import Error, difference
+from bnfold.verification.external import loaded
 from bnfold.verification.judge import epsilon_of, is_float
 from bnfold.verification.sensitivity import PARAMETERS
 
@@ -40,13 +42,13 @@ def moved_copies(model: onnx.ModelProto, folder: Path) -> Iterator[bytes]:
         if place < len(node.input)
     }
     stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
-    tensors = _weights(model, names)
-    if not tensors or stored * 8 > LARGEST:
+    if not _weights(model, names) or stored * 8 > LARGEST:
         return
     for draw in range(DRAWS):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        external_data_helper.load_external_data_for_model(copy, str(folder))
+        for tensor, _ in tensors(copy):
+            tensor.CopyFrom(loaded(tensor, folder))
         generator = np.random.default_rng(draw)
         for tensor in _weights(copy, names):
             tensor.CopyFrom(

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
 
+from bnfold.verification.external import loaded
 from bnfold.verification.truth.call import Array, TruthUnavailableError
 
 if TYPE_CHECKING:
@@ -40,15 +42,11 @@ def stored(tensor: onnx.TensorProto, folder: Path | None) -> Array:
     Raises:
         TruthUnavailableError: the data is external and the model's folder is not known.
     """
-    if not external_data_helper.uses_external_data(tensor):
+    if not uses_external_data(tensor):
         return numpy_helper.to_array(tensor)
     if folder is None:
         raise TruthUnavailableError(f"the data of {tensor.name!r} is external and the model has no folder")
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    # load_external_data_for_tensor refuses paths that leave the folder.
-    external_data_helper.load_external_data_for_tensor(copy, str(folder))
-    return numpy_helper.to_array(copy)
+    return numpy_helper.to_array(loaded(tensor, folder))
 
 
 def dense(tensor: onnx.SparseTensorProto) -> Array:
