@@ -15,3 +15,4 @@ class Exit(IntEnum):
     FAULT = 4
     INCONCLUSIVE = 5
     INTERRUPTED = 130
+    TERMINATED = 143

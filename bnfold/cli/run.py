@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     # a short run.
     gc.set_threshold(100_000, 20, 20)
     _open_streams()
+    ending = _Ending()
     try:
         # Ctrl-C may come while it is imported, too.
         from bnfold.cli.program import app  # noqa: PLC0415  # slow
@@ -27,10 +29,10 @@ def main() -> NoReturn:
     except BnfoldError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", Exit.INTERRUPTED)
+        ending.fail()
     except SystemExit as leaving:
         if leaving.code == Exit.INTERRUPTED:  # what typer makes of Ctrl-C, without a word
-            _fail("interrupted", Exit.INTERRUPTED)
+            ending.fail()
         raise
     except MemoryError:
         _fail("out of memory", Exit.FAULT)
@@ -43,6 +45,29 @@ def main() -> NoReturn:
             raise
         _fail(f"{_unexpected(error)}; BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
     sys.exit(Exit.DONE)
+
+
+class _Ending:
+    """Who asks to be ended, or hangs up, is obeyed as after Ctrl-C: all is tidied up first."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        for number in self._signals:
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
+                signal.signal(number, self._leave)
+
+    def _leave(self, *_: object) -> NoReturn:
+        self._asked = True
+        for number in self._signals:
+            signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+        raise KeyboardInterrupt
+
+    def fail(self) -> NoReturn:
+        """Say what happened, and leave."""
+        if self._asked:
+            _fail("ended from outside", Exit.TERMINATED)
+        _fail("interrupted", Exit.INTERRUPTED)
 
 
 def _unexpected(error: Exception) -> str:

@@ -78,7 +78,9 @@ def _until_one_dies(
     """
     ended, here = Pipe(duplex=False)
     # Not forked: this process may have threads.
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start, initargs=(ended,))
+    spawned = get_context("spawn")
+    with _interrupts_later():  # it starts a process of Python's own
+        pool = ProcessPoolExecutor(jobs, mp_context=spawned, initializer=_start, initargs=(ended,))
     running: dict[Future[Outcome], tuple[int, Task]] = {}
     lost: list[tuple[int, Task]] = []
     try:
@@ -126,17 +128,16 @@ def _nothing() -> None:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """A process that is started meanwhile inherits that Ctrl-C is not for it: this one tells it to stop."""
-    _mask(block=True)
+    """A process that is started meanwhile inherits that these are not for it: this one tells it to stop."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    several = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, several)
     try:
         yield
     finally:
-        _mask(block=False)
-
-
-def _mask(*, block: bool) -> None:
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK if block else signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, several)
 
 
 # --- in a process of the pool -------------------------------------------------------------------------------
@@ -144,6 +145,8 @@ def _mask(*, block: bool) -> None:
 
 def _start(ended: Connection) -> None:
     signal.signal(signal.SIGTERM, _vanish)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_watch, args=(ended,), daemon=True).start()
 
 

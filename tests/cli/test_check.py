@@ -538,14 +538,28 @@ def gone(group: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("whom", ["one", "all"])
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c(folder: Path, tmp_path_factory: pytest.TempPathFactory, whom: str, jobs: str) -> None:
-    """One line and exit 130, whether a terminal tells all processes or a program only the first."""
+@pytest.mark.parametrize(
+    ("number", "ending"),
+    [
+        (signal.SIGINT, (Exit.INTERRUPTED, "", "bnfold: interrupted\n")),
+        (signal.SIGTERM, (Exit.TERMINATED, "", "bnfold: ended from outside\n")),
+        (signal.SIGHUP, (Exit.TERMINATED, "", "bnfold: ended from outside\n")),
+    ],
+)
+@pytest.mark.parametrize("how", [("one", 1), ("one", 2), ("all", 1), ("all", 2)])
+def test_ctrl_c(
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    how: tuple[str, int],
+    number: signal.Signals,
+    ending: tuple[int, str, str],
+) -> None:
+    """One line and its exit code, whether a terminal tells all processes or a program only the first."""
+    whom, jobs = how
     command.save(command.many(400, "folded"), folder / "models" / "large.onnx")
     scratch = tmp_path_factory.mktemp("scratch")
     process = subprocess.Popen(
-        [*command.BNFOLD, "check", "models", "-j", jobs, "--fail-on", "mismatch", "--report", "r.json"],
+        [*command.BNFOLD, "check", "models", "-j", str(jobs), "--fail-on", "mismatch", "--report", "r.json"],
         cwd=folder,
         env=command.environment(TMPDIR=str(scratch)),
         start_new_session=True,
@@ -560,11 +574,11 @@ def test_ctrl_c(folder: Path, tmp_path_factory: pytest.TempPathFactory, whom: st
             assert process.poll() is None
             time.sleep(0.01)
         if whom == "all":
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, number)
         else:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (Exit.INTERRUPTED, "", "bnfold: interrupted\n")
+    assert (process.returncode, out, err) == ending
     assert not (folder / "r.json").exists()
     assert [p.name for p in scratch.iterdir() if p.name != ".ses"] == []
     assert gone(process.pid), "a process is left"

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: exit 130, one line, and nothing left behind: no file, no process."""
+"""Ctrl-C or SIGTERM at any moment: exit 130 or 143, one line, nothing left behind: no file, no process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from support import command
 from bnfold.cli import Exit
 
 INTERRUPTED = (Exit.INTERRUPTED, "", "bnfold: interrupted\n")
+ENDED = (Exit.TERMINATED, "", "bnfold: ended from outside\n")
+SIGNALS = [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, ENDED), (signal.SIGHUP, ENDED)]
 
 
 def moment(function: str, *, after: bool = False) -> tuple[str, ...]:
@@ -59,14 +61,17 @@ def test_just_after_the_result_took_its_place(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("verb", ["optimize", "verify"])
-def test_while_onnxruntime_runs(folder: Path, scratch: Path, verb: str) -> None:
+@pytest.mark.parametrize(("number", "ending"), SIGNALS)
+@pytest.mark.parametrize("verb", ["optimize", "verify", "bench"])
+def test_while_onnxruntime_runs(
+    folder: Path, scratch: Path, verb: str, number: signal.Signals, ending: tuple[int, str, str]
+) -> None:
     arguments = ["model.onnx"] if verb == "optimize" else ["model.onnx", "other.onnx"]
     with command.start(verb, *arguments, cwd=folder, TMPDIR=str(scratch)) as process:
         command.wait_for(lambda: command.left_running(scratch), process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == INTERRUPTED
+    assert (process.returncode, out, err) == ending
     assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "other.onnx"]
     # A worker that was just being started ends by itself when it finds its parent gone.
     command.wait_for(lambda: not command.left_running(scratch), process, 10)
