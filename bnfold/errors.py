@@ -12,7 +12,11 @@ A `BnfoldError` is always one clear line: what is wrong, where, and what to do a
 
 from __future__ import annotations
 
+import errno
 from functools import partial
+
+# What the operating system calls it when there is no room for a file.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BnfoldError(Exception):

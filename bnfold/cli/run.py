@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bnfold.cli.exits import Exit
-from bnfold.errors import BnfoldError
+from bnfold.errors import NO_SPACE, BnfoldError
 
 
 def main() -> NoReturn:
@@ -71,6 +71,13 @@ class _Ending:
 
 
 def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in NO_SPACE and error.filename is None:
+        from tempfile import gettempdir  # noqa: PLC0415  # slow
+
+        folder = gettempdir()
+        return (
+            f"no space is left for temporary files in {folder}; free some, or let TMPDIR name another folder"
+        )
     if isinstance(error, OSError) and error.filename is not None:
         # No bug, as a rule: a name too long for the disk, a folder that may not be searched.
         return f"{error.filename!r} cannot be used: {error.strerror}"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold.errors import EnvironmentFault, ModelError, UsageError
+from bnfold.errors import NO_SPACE, EnvironmentFault, ModelError, UsageError
 from bnfold.model.patch import CHUNK, DataFile, keep, patched, span_chunks
 from bnfold.model.store import Span, open_buffer
 from bnfold.model.wire import MAX_MESSAGE, Range, Stream, size
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 _DIGEST_DIGITS = 12
 _SAMPLE, _SAMPLE_EVERY = 4 << 10, 1 << 20
 _FLUSH = 32 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _GATHER_BELOW, _GATHER_TO = 64 << 10, 1 << 20
 
@@ -337,7 +336,7 @@ def _faults(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in NO_SPACE:
             reason = "no space is left; free some, or write to another disk"
         elif error.errno in _FORBIDDEN:
             reason = f"no permission to write in {str(target.parent)!r}; write to another folder"

@@ -134,9 +134,10 @@ def open_model(source: Path | bytes, scratch: Path) -> Model:
         ModelError: it cannot be read.
     """
     path = source if isinstance(source, Path) else scratch
+    if isinstance(source, bytes):
+        path.write_bytes(source)
     try:
         if isinstance(source, bytes):
-            path.write_bytes(source)
             proto = onnx.load_model_from_string(source)
         else:
             proto = onnx.load(str(path), load_external_data=False)

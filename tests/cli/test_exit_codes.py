@@ -150,6 +150,28 @@ def test_a_full_disk_is_four(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "other.onnx"]
 
 
+@pytest.mark.parametrize("verb", ["verify", "bench", "optimize"])
+def test_no_space_for_temporary_files(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, verb: str
+) -> None:
+    scratch = tmp_path_factory.mktemp("scratch")
+    limited = command.prepared("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))")
+    models = ["model.onnx"] if verb == "optimize" else ["model.onnx", "other.onnx"]
+    space = {"TMPDIR": str(scratch)}
+    found = command.run(
+        verb,
+        *models,
+        "--dry-run" if verb == "optimize" else "--seed=1",
+        cwd=folder,
+        program=limited,
+        env=space,
+    )
+    assert found.returncode == Exit.FAULT
+    said = Outcome(4, found.stdout, found.stderr).error
+    assert f"no space is left for temporary files in {scratch}" in said
+    assert list(scratch.iterdir()) == []
+
+
 @pytest.fixture
 def unprivileged() -> tuple[str, ...]:
     """A way to start bnfold without root's power to ignore permissions."""
