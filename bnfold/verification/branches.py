@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from bnfold.model.census import calls
+from bnfold.model.census import calls, within
 from bnfold.verification.truth.nodes import captured
 from bnfold.verification.truth.tensors import stored
 
@@ -143,7 +143,9 @@ def is_same(
 ) -> bool:
     """Whether two models have the same there, with the same weights from around it."""
     nodes = [_body(branch, model) for model in (first, second)]
-    if nodes[0] is None or nodes[1] is None or _functions(first) != _functions(second):
+    if nodes[0] is None or nodes[1] is None:
+        return False
+    if _calls(nodes[0], first) and _functions(first) != _functions(second):
         return False
     if nodes[0].SerializeToString(deterministic=True) != nodes[1].SerializeToString(deterministic=True):
         return False
@@ -162,6 +164,11 @@ def _body(branch: Branch, model: onnx.ModelProto) -> onnx.NodeProto | None:
             own = [attribute for attribute in node.attribute if attribute.name == branch.body]
             return onnx.NodeProto(op_type=node.op_type, attribute=own)
     return None
+
+
+def _calls(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    names = {(function.domain, function.name) for function in model.functions}
+    return any((inner.domain, inner.op_type) in names for inner in within([node]))
 
 
 def _functions(model: onnx.ModelProto) -> set[bytes]:

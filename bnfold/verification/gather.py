@@ -36,6 +36,7 @@ UNMOVED = 1e-6
 # Operators that hide their operand where it is large, and how near to 0, 1 or -1 their result is there.
 SATURATING = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
 ENDS, HALF = 1e-6, 0.5
+_WAY_OUT = "pass inputs that run it"
 # Layers that a finding names.
 NAMED = 3
 
@@ -123,16 +124,17 @@ def _unrun(case: Case, everything: Reals, feed: Feed) -> Evidence:
         try:
             wrong = any(row.outcome == "fail" for row in reals.evidence(feed).rows)
         except (BudgetSpentError, TruthUnavailableError) as error:
-            doubts.append(f"no feed runs {branch}, nor could it be made to run: {error}")
+            doubts.append(f"no feed runs {branch}, nor could it be made to run ({error}); {_WAY_OUT}")
             continue
-        if wrong:
-            doubts.append(
-                f"no feed runs {branch}, and made to run the models differ; pass inputs that run it"
-            )
+        left = everything.unrun()
+        if branch in left:
+            doubts.append(f"no feed runs {branch}, nor could it be made to run; {_WAY_OUT}")
+        elif wrong:
+            doubts.append(f"no feed runs {branch}, and made to run the models differ; {_WAY_OUT}")
         else:
             findings.append(f"no feed runs {branch}: made to run, it was compared in float64 alone")
         # What is nested in it was out of reach before.
-        deeper = [found for found in everything.unrun() if found not in known]
+        deeper = [found for found in left if found not in known]
         waiting += [(*path, found) for found in deeper]
         known.update(deeper)
     return Evidence(findings=tuple(findings), doubts=tuple(doubts))

@@ -10,8 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold import optimize
+from bnfold.verification.case import Evidence, case_of
+from bnfold.verification.feeds import Feed
+from bnfold.verification.gather import _unrun
 from bnfold.verification.options import Verification
 from bnfold.verification.pair import verify
+from bnfold.verification.real import Reals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,6 +169,51 @@ def test_nothing_is_said_of_what_both_share(tmp_path: Path) -> None:
     assert not any("branch" in said for said in verify(paths[0], paths[1]).findings)
 
 
+def with_function(inner: Sequence[onnx.NodeProto], weights: dict[str, Any], branch: str) -> onnx.ModelProto:
+    """The layer in a function that is called in front of a branch that is never taken, and perhaps in it."""
+    read = ["x", "rare", *(["bias"] if len(inner) == 1 else STATISTICS)]
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "Layer", read, [inner[-1].output[0]], inner, opsets)
+    calls = [helper.make_node("Layer", read, [name], domain="own") for name in ("first", "second")]
+    bad = helper.make_node("Reshape", ["x", "sizes"], ["bad"])
+    node = choice([calls[1] if branch == "calls it" else bad], "far")
+    node.output[0] = "chosen"
+    tail = helper.make_node("Add", ["first", "chosen"], ["y"])
+    sizes = {"sizes": np.array([7, 7], np.int64)}
+    made = model([*SELDOM, calls[0], node, tail], {**weights, **sizes})
+    made.functions.append(function)
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    return made
+
+
+@pytest.mark.parametrize(("branch", "said"), [("calls it", True), ("would fail", False)])
+def test_a_function_counts_where_it_is_called(branch: str, said: bool) -> None:
+    first, second = (
+        with_function(layer("a"), ORIGINAL, branch),
+        with_function(folded_layer("a"), RIGHT, branch),
+    )
+    verdict = judged(first, second)
+    assert verdict.status == "equivalent", verdict.summary
+    assert any("made to run" in finding for finding in verdict.findings) == said
+
+
+def test_an_error_in_a_function_that_a_branch_calls() -> None:
+    def scaled(factor: float) -> onnx.ModelProto:
+        inner = [
+            helper.make_node("Constant", [], ["factor"], value_float=factor),
+            helper.make_node("Mul", ["a", "factor"], ["b"]),
+        ]
+        opsets = [helper.make_opsetid("", 17)]
+        call = helper.make_node("Scaled", ["conv"], ["called"], domain="own")
+        made = seldom([helper.make_node("Conv", ["x", "rare"], ["conv"]), call], ORIGINAL)
+        made.functions.append(helper.make_function("own", "Scaled", ["a"], ["b"], inner, opsets))
+        made.opset_import.append(helper.make_opsetid("own", 1))
+        return made
+
+    assert judged(scaled(1.0), scaled(1.0)).status == "equivalent"
+    assert judged(scaled(1.0), scaled(1.5)).status == "inconclusive"
+
+
 def test_weights_that_a_branch_reads_from_outside_are_compared() -> None:
     first, second = (
         seldom(layer("a"), ORIGINAL),
@@ -182,6 +231,33 @@ def test_a_branch_that_cannot_be_made_to_run() -> None:
     verdict = judged(first, second)
     assert verdict.status == "inconclusive"
     assert "nor could it be made to run" in verdict.summary
+
+
+def test_a_scan_of_nothing() -> None:
+    """Nothing makes it run. onnxruntime refuses it, so that this asks float64 alone."""
+
+    def scanning(layer: Sequence[onnx.NodeProto], weights: dict[str, Any]) -> onnx.ModelProto:
+        graph = body(layer, layer[-1].output[0], info("each"))
+        nodes = [
+            helper.make_node("Unsqueeze", ["x", "zeros"], ["all"]),
+            helper.make_node("Slice", ["all", "zeros", "zeros"], ["none"]),
+            helper.make_node("Scan", ["none"], ["scanned"], name="scan", body=graph, num_scan_inputs=1),
+            helper.make_node("ReduceSum", ["scanned"], ["sum"], keepdims=0),
+            helper.make_node("Conv", ["x", "usual"], ["other"]),
+            helper.make_node("Add", ["other", "sum"], ["y"]),
+        ]
+        return model(nodes, {**weights, "zeros": np.array([0], np.int64)})
+
+    first, second = scanning(layer("a", "each"), ORIGINAL), scanning(folded_layer("a", "each"), RIGHT)
+    feed = Feed("one", {"x": np.ones((1, 3, 8, 8), np.float32)})
+    said = "no feed runs body of Scan 'scan', nor could it be made to run; pass inputs that run it"
+    for other, doubts in ((first, ()), (second, (said,))):
+        how = Verification()
+        with case_of(first.SerializeToString(), other.SerializeToString(), how, None) as case:
+            folders = (case.original.folder, case.folded.folder)
+            reals = Reals(case.original.proto, case.folded.proto, folders)
+            reals.truth(feed)
+            assert _unrun(case, reals, feed) == Evidence(doubts=doubts)
 
 
 def test_a_branch_that_the_other_model_has_not() -> None:
