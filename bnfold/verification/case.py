@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Outcomes = Mapping[tuple[Level, str], Outcome]
 _PREFIX = "verifying: "
+_NAMED = 3
 _REPLACEABLE_SINCE_IR = 4  # before, every initializer had to be an input
 LEVELS: tuple[Level, ...] = ("disable_all", "enable_all")
 
@@ -125,6 +126,11 @@ class Evidence:
 
     def __add__(self, other: Evidence) -> Evidence:
         return Evidence(self.rows + other.rows, self.findings + other.findings, self.doubts + other.doubts)
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of several names, as a finding says them."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def open_model(source: Path | bytes, scratch: Path) -> Model:

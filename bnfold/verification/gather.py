@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold.verification.bound import DRAWS, effect, moved_copies
-from bnfold.verification.branches import branches, is_same
-from bnfold.verification.case import LEVELS, Case, Evidence, Outcomes
+from bnfold.verification.case import LEVELS, Case, Evidence, Outcomes, few
 from bnfold.verification.errors import Error, difference
 from bnfold.verification.feeding import check_provider
 from bnfold.verification.judge import Place, failure, is_float, judge, judge_bound
@@ -17,6 +16,7 @@ from bnfold.verification.real import RealEvidence, Reals
 from bnfold.verification.sensitivity import outputs_behind_jumps
 from bnfold.verification.sessions import Failure, Level, Ran, Run, run_model
 from bnfold.verification.truth import BudgetSpentError, TruthUnavailableError
+from bnfold.verification.unrun import unknown, unrun
 from bnfold.verification.watch import Watch
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from bnfold.verification.branches import Branch
     from bnfold.verification.feeds import Array, Feed
     from bnfold.verification.sessions import Outcome
     from bnfold.verification.verdict import Outcome as Judgement
@@ -36,9 +35,6 @@ UNMOVED = 1e-6
 # Operators that hide their operand where it is large, and how near to 0, 1 or -1 their result is there.
 SATURATING = frozenset({"HardSigmoid", "Sigmoid", "Softmax", "Tanh"})
 ENDS, HALF = 1e-6, 0.5
-_WAY_OUT = "pass inputs that run it"
-# Layers that a finding names.
-NAMED = 3
 
 
 def failures(case: Case, first: Outcomes, second: Outcomes) -> Evidence:
@@ -102,42 +98,12 @@ def judged_by_truth(
         evidence += found
         truths.append(truth)
     evidence += Evidence(findings=_unmoved(truths) + _saturated(case.original.proto.graph, truths))
-    evidence += _unrun(case, everything, feeds[0])
+    evidence += unrun(case, everything, feeds[0])
     # Where rounding hides the outputs, it may hide inside, even in float64, what a weight does.
     drowned = any(row.outcome == "ill-conditioned" and row.feed == feeds[0].name for row in evidence.rows)
     if not inside or any(row.outcome == "fail" for row in evidence.rows):
         return evidence
     return evidence + _inside(case, everything, feeds[0], drowned=drowned)
-
-
-def _unrun(case: Case, everything: Reals, feed: Feed) -> Evidence:
-    """What there is to say of nested graphs that no feed runs and that the models do not share."""
-    findings, doubts = [], []
-    waiting: list[tuple[Branch, ...]] = [(branch,) for branch in everything.unrun()]
-    known = {path[-1] for path in waiting}
-    for path in waiting:
-        branch = path[-1]
-        if everything.is_gone(branch):
-            findings.append(f"no feed runs {branch}, which is not in the other model")
-            continue
-        reals = everything.forcing(path).watched(Watch(f"running {branch}", case.say, case.deadline))
-        try:
-            wrong = any(row.outcome == "fail" for row in reals.evidence(feed).rows)
-        except (BudgetSpentError, TruthUnavailableError) as error:
-            doubts.append(f"no feed runs {branch}, nor could it be made to run ({error}); {_WAY_OUT}")
-            continue
-        left = everything.unrun()
-        if branch in left:
-            doubts.append(f"no feed runs {branch}, nor could it be made to run; {_WAY_OUT}")
-        elif wrong:
-            doubts.append(f"no feed runs {branch}, and made to run the models differ; {_WAY_OUT}")
-        else:
-            findings.append(f"no feed runs {branch}: made to run, it was compared in float64 alone")
-        # What is nested in it was out of reach before.
-        deeper = [found for found in left if found not in known]
-        waiting += [(*path, found) for found in deeper]
-        known.update(deeper)
-    return Evidence(findings=tuple(findings), doubts=tuple(doubts))
 
 
 def _inside(case: Case, everything: Reals, feed: Feed, *, drowned: bool) -> Evidence:
@@ -157,10 +123,9 @@ def _unknown(layers: Sequence[str]) -> tuple[str, ...]:
     """What there is to say of layers whose weights could not be compared one by one."""
     if not layers:
         return ()
-    told = ", ".join(layers[:NAMED]) + (", ..." if len(layers) > NAMED else "")
     said = (
         f"{len(layers)} layers could not be compared weight by weight, for want of tensors of the same names "
-        f"around them ({told}): an error there that moves no output beyond rounding is not seen"
+        f"around them ({few(layers)}): an error there that moves no output beyond rounding is not seen"
     )
     return (said,)
 
@@ -317,7 +282,7 @@ def judged_by_bound(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
         for name, value, result in _pairs(outcome, other):
             allowed = effects.get((level, feed, name), Error())
             rows.append(judge_bound(Place(name, feed, level), value, result, allowed))
-    unseen = _unseen(case)
+    unseen = unknown(case)
     if effects:
         return Evidence(tuple(rows), unseen)
     # Without a measured effect there is no bound: equal results are equal, others say nothing.
@@ -329,16 +294,6 @@ def judged_by_bound(case: Case, feeds: Sequence[Feed], first: Outcomes, second: 
     ]
     said = "no weight could be moved to find a bound; only equal results count"
     return Evidence(tuple(undecided), (said, *unseen))
-
-
-def _unseen(case: Case) -> tuple[str, ...]:
-    """What onnxruntime does not tell: whether it ran a nested graph that the models do not share."""
-    models, folders = (case.original.proto, case.folded.proto), (case.original.folder, case.folded.folder)
-    names = [str(branch) for branch in branches(models[0]) if not is_same(branch, *models, folders)]
-    if not names:
-        return ()
-    told = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return (f"without float64 it is not known whether any feed runs {told}",)
 
 
 def _effects(case: Case, feeds: Sequence[Feed], first: Outcomes) -> dict[tuple[Level, str, str], Error]:

@@ -24,13 +24,14 @@ from bnfold.verification.case import (
     Evidence,
     Progress,
     case_of,
+    few,
     fixed,
     interface_mismatch,
 )
 from bnfold.verification.conclusion import conclude, verdict
 from bnfold.verification.feeding import choose_feeds
 from bnfold.verification.feeds import NoFeedError
-from bnfold.verification.gather import NAMED, failures, judged_by_bound, judged_by_truth
+from bnfold.verification.gather import failures, judged_by_bound, judged_by_truth
 from bnfold.verification.inputs import Wishes, understand
 from bnfold.verification.options import TruthMode, Verification
 from bnfold.verification.sessions import Run
@@ -119,5 +120,4 @@ def _fixed(case: Case) -> tuple[str, ...]:
     names = fixed(case)
     if not names:
         return ()
-    told = ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
-    return (f"callers may replace {told} in the first model, and not in the second",)
+    return (f"callers may replace {few(names)} in the first model, and not in the second",)

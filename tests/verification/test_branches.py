@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfold import optimize
 from bnfold.verification.case import Evidence, case_of
 from bnfold.verification.feeds import Feed
-from bnfold.verification.gather import _unrun
 from bnfold.verification.options import Verification
 from bnfold.verification.pair import verify
 from bnfold.verification.real import Reals
+from bnfold.verification.unrun import unrun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -257,7 +257,7 @@ def test_a_scan_of_nothing() -> None:
             folders = (case.original.folder, case.folded.folder)
             reals = Reals(case.original.proto, case.folded.proto, folders)
             reals.truth(feed)
-            assert _unrun(case, reals, feed) == Evidence(doubts=doubts)
+            assert unrun(case, reals, feed) == Evidence(doubts=doubts)
 
 
 def test_a_branch_that_the_other_model_has_not() -> None:

@@ -531,7 +531,7 @@ def test_initializers_that_callers_may_replace_no_more(kept: str) -> None:
         other.graph.initializer.extend(tensor for tensor in tensors if tensor.name not in present)
     verdict = compare(model, other)
     assert verdict.status == "equivalent"
-    said = "callers may replace 'mean0', 'scale0', 'shift0', ... in the first model, and not in the second"
+    said = "callers may replace mean0, scale0, shift0, ... in the first model, and not in the second"
     assert (said in verdict.findings) == (kept != "read")
     older = [onnx.ModelProto(), onnx.ModelProto()]
     for copy, each in zip(older, (model, other), strict=True):
