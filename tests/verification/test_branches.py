@@ -223,6 +223,24 @@ def test_weights_that_a_branch_reads_from_outside_are_compared() -> None:
     assert judged(first, second).status == "inconclusive"
 
 
+def test_weights_that_an_inner_branch_reads_from_the_outer_one() -> None:
+    """The outer branch is taken, the inner one is not."""
+
+    def reading(weight: np.ndarray[Any, Any]) -> onnx.ModelProto:
+        inner = nested([helper.make_node("Conv", ["x", "own"], ["conv"])])
+        outer = body([inner], "inner")
+        outer.initializer.append(numpy_helper.from_array(weight, "own"))
+        other = body([helper.make_node("Conv", ["x", "usual"], ["never"])], "never")
+        near = helper.make_node("Not", ["far"], ["near"])
+        node = helper.make_node("If", ["near"], ["y"], name="outer", then_branch=outer, else_branch=other)
+        return model([*SELDOM, near, node], ORIGINAL)
+
+    assert judged(reading(RARE), reading(RARE)).status == "equivalent"
+    verdict = judged(reading(RARE), reading(RARE * np.float32(1.5)))
+    assert verdict.status == "inconclusive"
+    assert "then_branch of If 'inner'" in verdict.summary
+
+
 def test_a_branch_that_cannot_be_made_to_run() -> None:
     wide = [helper.make_node("Reshape", ["x", "sizes"], ["wide"])]
     weights = {"sizes": np.array([7, 7], np.int64)}

@@ -82,3 +82,12 @@ def test_a_seed_that_is_given_stays() -> None:
         model.graph.node[0].attribute.append(helper.make_attribute("seed", seed))
     assert verify(original.SerializeToString(), original.SerializeToString()).status == "equivalent"
     assert verify(original.SerializeToString(), other.SerializeToString()).status == "different"
+
+
+def test_a_dropout_that_drops_nothing_is_left_alone() -> None:
+    model = noisy("RandomNormalLike")
+    del model.graph.node[0]
+    model.graph.node.insert(0, helper.make_node("Dropout", ["x"], ["r"]))
+    verdict = verify(model.SerializeToString(), fold(model).SerializeToString())
+    assert verdict.status == "equivalent"
+    assert not any("seed" in finding for finding in verdict.findings)
