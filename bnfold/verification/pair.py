@@ -6,9 +6,10 @@
    judged by the original's (`gather`, `judge`).
 4. For the first feed the folded model is evaluated in float64 too: what is left is the effect of its stored
    weights, judged by what half-ulp changes of the original's weights do (`real`, `sensitivity`).
-5. Where the outputs agree, layers are asked for their weights one by one (`responses`), and tensors inside
+5. A branch or a body of a loop that no feed runs is made to run (`unrun`, `branches`).
+6. Where the outputs agree, layers are asked for their weights one by one (`responses`), and tensors inside
    are compared (`layers`), unless the caller knows the weights already.
-6. Where there is no truth, the runtime's own answer to half-ulp changes is the yardstick (`bound`).
+7. Where there is no truth, the runtime's own answer to half-ulp changes is the yardstick (`bound`).
 """
 
 from __future__ import annotations
