@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -44,6 +45,8 @@ def main() -> NoReturn:
         if os.environ.get("BNFOLD_TRACEBACK"):
             raise
         _fail(f"{_unexpected(error)}; BNFOLD_TRACEBACK=1 shows where", Exit.FAULT)
+    finally:
+        ending.release()
     sys.exit(Exit.DONE)
 
 
@@ -52,16 +55,23 @@ class _Ending:
 
     def __init__(self) -> None:
         self._asked = False
-        self._signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        here = threading.current_thread() is threading.main_thread()  # Python's rule
+        # What somebody else has a use for is left alone: nohup has SIGHUP ignored.
+        self._signals = [number for number in known if here and signal.getsignal(number) is signal.SIG_DFL]
         for number in self._signals:
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored
-                signal.signal(number, self._leave)
+            signal.signal(number, self._leave)
 
     def _leave(self, *_: object) -> NoReturn:
         self._asked = True
         for number in self._signals:
             signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
         raise KeyboardInterrupt
+
+    def release(self) -> None:
+        """Leave the signals as they were."""
+        for number in self._signals:
+            signal.signal(number, signal.SIG_DFL)
 
     def fail(self) -> NoReturn:
         """Say what happened, and leave."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,14 @@ def folder(tmp_path: Path) -> Path:
     command.save(command.small(), tmp_path / "model.onnx")
     command.save(command.other(), tmp_path / "other.onnx")
     return tmp_path
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP as a terminal has it; whoever runs the tests may ignore it (nohup), which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

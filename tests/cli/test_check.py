@@ -538,6 +538,7 @@ def gone(group: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize(
     ("number", "ending"),
     [

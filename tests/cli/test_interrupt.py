@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support import command
 
 from bnfold.cli import Exit
+
+Call = Callable[..., command.Outcome]
 
 INTERRUPTED = (Exit.INTERRUPTED, "", "bnfold: interrupted\n")
 ENDED = (Exit.TERMINATED, "", "bnfold: ended from outside\n")
@@ -61,6 +65,7 @@ def test_just_after_the_result_took_its_place(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize(("number", "ending"), SIGNALS)
 @pytest.mark.parametrize("verb", ["optimize", "verify", "bench"])
 def test_while_onnxruntime_runs(
@@ -77,6 +82,26 @@ def test_while_onnxruntime_runs(
     command.wait_for(lambda: not command.left_running(scratch), process, 10)
     # onnxruntime leaves a session number of its own in any folder for temporary files.
     assert [p.name for p in scratch.iterdir() if p.name != ".ses"] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
+@pytest.mark.usefixtures("hangups")
+def test_nohup_is_respected(folder: Path, scratch: Path) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with command.start("optimize", "model.onnx", cwd=folder, TMPDIR=str(scratch)) as process:
+        command.wait_for(lambda: command.left_running(scratch), process)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == Exit.DONE
+    assert (folder / "model.folded.onnx").exists()
+
+
+def test_the_command_line_in_a_thread_leaves_signals_alone(call: Call) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(call, "inspect", "model.onnx").result().code == Exit.DONE
+    assert call("inspect", "model.onnx").code == Exit.DONE
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_while_a_lock_of_python_is_taken(folder: Path) -> None:
