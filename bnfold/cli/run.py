@@ -82,7 +82,7 @@ class _Ending:
 
 def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_SPACE and error.filename is None:
-        from tempfile import gettempdir  # noqa: PLC0415  # slow
+        from tempfile import gettempdir  # noqa: PLC0415  # for this message alone
 
         folder = gettempdir()
         return (

@@ -289,7 +289,7 @@ def _values(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np.r
     if spec.dtype == np.bool_:
         return _bools(shape, kind, generator)
     if spec.limits is not None:
-        return _within(spec.limits, spec.dtype, shape, kind, generator)
+        return _between(spec.limits, spec.dtype, shape, kind, generator)
     if spec.dtype.kind in "iu":
         return _integers(spec, shape, kind, generator)
     if kind == "zeros":
@@ -314,7 +314,7 @@ def _integers(spec: InputSpec, shape: tuple[int, ...], kind: Kind, generator: np
     return generator.integers(spec.low, spec.high, shape).astype(spec.dtype)
 
 
-def _within(
+def _between(
     limits: tuple[float, float],
     dtype: np.dtype[Any],
     shape: tuple[int, ...],

@@ -127,14 +127,14 @@ def _outputs(session: Any, inputs: list[dict[str, Any]], folder: Path) -> list[A
     return [_wrapped(value) for value in session.run(None, arrays)]
 
 
-def _wrapped(value: Any) -> Any:  # noqa: ANN401 - as below
+def _wrapped(value: Any) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """What `run` gives, with the part of OrtValue's face that is used here; a list of such for a sequence."""
     if isinstance(value, list) and all(isinstance(item, np.ndarray) for item in value):
         return [_wrapped(item) for item in value]
     return ort.OrtValue.ortvalue_from_numpy(value) if _is_numeric(value) else _Texts(value)
 
 
-def _parts(name: str, value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - as below
+def _parts(name: str, value: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - onnxruntime has no types
     """An output, or the tensors of one that is a sequence, each with its name."""
     if isinstance(value, list):
         return [(f"{name}[{place}]", item) for place, item in enumerate(value)]
