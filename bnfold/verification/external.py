@@ -1,7 +1,7 @@
 """External data: where it lies when links are followed, and a tensor that holds it itself.
 
-Every release of onnx has other rules for the files that its own reader takes; which files a model may have is
-checked when it is opened (`model.store`).
+onnx's own reader refuses links, and releases of it differ in what else they refuse; which files a model may have
+is checked when it is opened (`model.store`).
 """
 
 from __future__ import annotations
