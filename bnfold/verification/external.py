@@ -1,7 +1,7 @@
 """External data: where it lies when links are followed, and a tensor that holds it itself.
 
-onnx's own reader refuses links, and releases of it differ in what else they refuse; which files a model may have
-is checked when it is opened (`model.store`).
+onnx's own reader refuses links, and its releases differ in what else they refuse; which files a model may
+have is checked when it is opened (`model.store`).
 """
 
 from __future__ import annotations
